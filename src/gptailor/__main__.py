@@ -1,0 +1,5 @@
+"""``python -m gptailor``."""
+
+from gptailor.cli import main
+
+main()

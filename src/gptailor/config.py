@@ -1,0 +1,204 @@
+"""Run configuration: every option is declared once, with its type, default and one-line description.
+
+A field below is at the same time a key of ``--config FILE.yaml``, a command-line flag and a Python keyword.
+Precedence is default < file < flag; the resolved result is saved as ``run.yaml`` and running that repeats the run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+
+from gptailor.errors import UserError, did_you_mean
+
+Config = TypeVar("Config", bound="RunConfig")
+
+
+def option(default: Any, description: str, *, group: str, **limits: Any) -> Any:
+    """A configuration field: ``limits`` are pydantic's (``ge``, ``gt``, ``le``, ``lt``)."""
+    return Field(default, description=description, json_schema_extra={"group": group}, **limits)
+
+
+class RunConfig(BaseModel):
+    """The options that every training task shares."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str = option(..., "a file, a folder with train/validation/test files, or a catalogue name", group="Data")
+    validation: str | None = option(None, "a separate validation file", group="Data")
+    test: str | None = option(None, "a separate test file", group="Data")
+    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "label-first"] = option(
+        "auto", "how the file is read; label-first is 'LABEL:fine text' on each line", group="Data"
+    )
+    header: Literal["auto", "yes", "no"] = option("auto", "whether the first line names the columns", group="Data")
+    quoting: Literal["auto", "yes", "no"] = option("auto", "whether quotes enclose csv and tsv fields", group="Data")
+
+    base: str = option("random:tiny", "the model to start from: a folder, a name, or random:SIZE", group="Model")
+    tokenizer: str | None = option(None, "a folder with a tokenizer, for a random base", group="Model")
+    vocab: int = option(1024, "tokens of the tokenizer trained on your texts, for a random base", group="Model", ge=257)
+    max_length: int | None = option(
+        None, "cut texts to this many tokens [default: the model's context]", group="Model", ge=1
+    )
+
+    epochs: int | None = option(None, "passes over the training part [default: by base]", group="Training", ge=1)
+    batch_size: int = option(8, "examples per batch", group="Training", ge=1)
+    accumulate: int = option(1, "batches per optimizer step", group="Training", ge=1)
+    lr: float | None = option(None, "peak learning rate of AdamW [default: by base]", group="Training", gt=0, lt=1)
+    weight_decay: float = option(0.1, "weight decay of AdamW on matrices", group="Training", ge=0)
+    schedule: Literal["constant", "cosine"] = option(
+        "cosine", "learning rate after warm-up: constant, or cosine decay to a tenth", group="Training"
+    )
+    warmup: float = option(0.05, "share of the steps in which the rate rises from zero", group="Training", ge=0, lt=1)
+    clip: float | None = option(1.0, "largest norm of the gradient; none switches it off", group="Training", gt=0)
+    evaluate_every: int | None = option(
+        None, "optimizer steps between evaluations [default: one epoch]", group="Training", ge=1
+    )
+    keep: Literal["best", "last"] = option("best", "weights to keep: best on validation, or last", group="Training")
+    patience: int | None = option(None, "stop after this many evaluations without a better one", group="Training", ge=1)
+
+    out: str | None = option(None, "the model folder to write [default: runs/ and the data's name]", group="Run")
+    seed: int = option(123, "seed of split, initialisation and order", group="Run", ge=0)
+    seeds: int = option(1, "repeat with this many seeds and report mean and spread", group="Run", ge=1)
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "where to compute", group="Run")
+    tensorboard: bool = option(False, "also write TensorBoard events", group="Run")
+    keep_checkpoints: bool = option(False, "keep the checkpoints of a finished run", group="Run")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _none_by_name(cls, value: Any, info: Any) -> Any:
+        """Lets a flag or file say ``none`` for an option that has a value by default."""
+        return None if isinstance(value, str) and value.lower() == "none" and info.field_name == "clip" else value
+
+
+class ClassifierConfig(RunConfig):
+    """The options of ``gptailor train classifier``."""
+
+    text: str | None = option(None, "column that holds the text [default: recognised by name]", group="Data")
+    label: str | None = option(None, "column that holds the label [default: recognised by name]", group="Data")
+    duplicates: Literal["drop", "keep"] = option(
+        "drop", "repeated texts: use one of each, or keep all of them in the same part", group="Data"
+    )
+    balance: Literal["none", "undersample", "weights"] = option(
+        "none", "uneven labels: leave, undersample to the rarest, or weigh the loss", group="Data"
+    )
+    split: Literal["stratified", "book"] = option(
+        "stratified", "stratified without shared texts, or the book's balanced shuffle", group="Data"
+    )
+    validation_share: float = option(0.1, "share of the texts for validation", group="Data", gt=0, lt=0.5)
+    test_share: float = option(0.2, "share of the texts for the test", group="Data", gt=0, lt=0.5)
+
+    layers: str | None = option(
+        None, "what is trained: head, the last N blocks, or all [default: 1; all for random]", group="Model"
+    )
+    read: Literal["last", "first", "last-position", "mean", "last+mean"] = option(
+        "last", "what the class is read from: last or first token, last position with padding, mean", group="Model"
+    )
+    causal: bool = option(True, "let a token see only the tokens before it", group="Model")
+    pad_to: str = option("batch", "pad texts to the longest of: batch, data, context; or to N tokens", group="Model")
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _layers(cls, value: Any) -> Any:
+        if value is None or str(value) in ("head", "all") or (str(value).isdigit() and int(value) > 0):
+            return None if value is None else str(value)
+        raise ValueError("Input should be 'head', 'all' or a number of blocks")
+
+    @field_validator("pad_to", mode="before")
+    @classmethod
+    def _pad_to(cls, value: Any) -> Any:
+        if str(value) in ("batch", "data", "context") or (str(value).isdigit() and int(value) > 0):
+            return str(value)
+        raise ValueError("Input should be 'batch', 'data', 'context' or a number of tokens")
+
+    def for_base(self, *, pretrained: bool) -> ClassifierConfig:
+        """The same options with everything left to the base decided.
+
+        A pretrained base keeps what it knows (last block, small rate, the book's five epochs); random weights have
+        everything to learn.
+        """
+        usual = {"layers": "1", "lr": 5e-5, "epochs": 5} if pretrained else {"layers": "all", "lr": 1e-3, "epochs": 10}
+        return self.model_copy(update={key: value for key, value in usual.items() if getattr(self, key) is None})
+
+
+def load_config(kind: type[Config], file: Path | None, given: dict[str, Any]) -> Config:
+    """Reads ``file``, lets ``given`` (flags or keywords) override it, and checks the result.
+
+    Raises:
+        UserError: all unknown keys and wrong values together, with the file's line where there is one.
+    """
+    values, lines = read_yaml(file) if file else ({}, {})
+    where = {key: f"{file}:{line}" for key, line in lines.items()} | {key: _flag(key) for key in given}
+    merged = values | given
+    try:
+        return kind(**merged)
+    except ValidationError as error:
+        problems = [_problem(kind, item, where, merged) for item in error.errors()]
+        raise UserError.joined(problems) from None
+
+
+def read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The mapping in ``file`` and the line of each of its keys. Raises ``UserError`` when it is none."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        node, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"configuration {file} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is not YAML: {error}") from None
+    if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{file} holds {type(values).__name__}", expected="lines of the form 'option: value'")
+    return {str(key): value for key, value in values.items()}, {
+        str(key.value): key.start_mark.line + 1 for key, _ in node.value
+    }
+
+
+def dump_config(config: RunConfig) -> str:
+    """The configuration as YAML, each value under its description. ``out`` is left out: it is no part of a recipe."""
+    blocks = []
+    for group, names in grouped_options(type(config)).items():
+        blocks.append(f"# --- {group} ---")
+        for name in names:
+            if name != "out":
+                description = type(config).model_fields[name].description
+                value = yaml.safe_dump({name: getattr(config, name)}, allow_unicode=True, width=10_000).strip()
+                blocks.append(f"# {description}\n{value}")
+        blocks.append("")
+    return "\n".join(blocks)
+
+
+def grouped_options(kind: type[RunConfig]) -> dict[str, list[str]]:
+    """Option names by group, in the order in which help, YAML and docs show them."""
+    groups: dict[str, list[str]] = {"Data": [], "Model": [], "Training": [], "Run": []}
+    for name, field in kind.model_fields.items():
+        groups[group_of(field)].append(name)
+    return groups
+
+
+def group_of(field: FieldInfo) -> str:
+    """The group that ``option`` was given."""
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)
+    return str(extra["group"])
+
+
+def _flag(key: str) -> str:
+    return key if key == "data" else "--" + key.replace("_", "-")
+
+
+def _problem(kind: type[RunConfig], item: Any, where: dict[str, str], values: dict[str, Any]) -> UserError:
+    key = str(item["loc"][0])
+    place = where.get(key, key)
+    if item["type"] == "extra_forbidden":
+        hint = did_you_mean(key, kind.model_fields) or "see --help for all options"
+        return UserError(f"{place}: unknown option {key!r}", hint=hint)
+    if item["type"] == "missing":
+        return UserError(f"{_flag(key)} is missing", expected=kind.model_fields[key].description or "")
+    expected = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    choices = [str(choice) for choice in getattr(kind.model_fields[key].annotation, "__args__", ())]
+    return UserError(
+        f"{place}: {key} is {values.get(key)!r}", expected=expected, hint=did_you_mean(str(values.get(key)), choices)
+    )

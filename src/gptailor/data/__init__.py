@@ -1,0 +1,1 @@
+"""Text to examples; never imports the model."""

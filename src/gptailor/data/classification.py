@@ -1,0 +1,170 @@
+"""Rows of a table to labelled examples: which columns, which rows, which token ids."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gptailor.data.receipt import Receipt
+from gptailor.data.sources import Table
+from gptailor.errors import UserError, did_you_mean, listing
+from gptailor.tokenizer import Tokenizer
+
+TEXT_NAMES = ("text", "sentence", "message", "comment", "review", "tweet", "content", "question", "body", "sms")
+LABEL_NAMES = ("label", "labels", "category", "class", "intent", "sentiment", "target", "topic")
+
+
+@dataclass(slots=True)
+class Example:
+    """One labelled text: ``where`` is its file and line, ``ids`` its tokens once it is encoded."""
+
+    text: str
+    label: str
+    where: str
+    ids: list[int] = field(default_factory=list)
+
+
+def choose_columns(table: Table, text: str | None, label: str | None) -> tuple[list[str], str]:
+    """The text columns (several are joined) and the label column.
+
+    Args:
+        text: a column, or several separated by commas; None recognises one by its name.
+        label: a column; None recognises one by its name.
+
+    Raises:
+        UserError: listing the columns, when one does not exist or none is recognised.
+    """
+    columns = list(table.columns)
+    chosen = _listed(table, text)
+    label = _listed(table, label)[0] if label else _named(columns, LABEL_NAMES, avoid=chosen)
+    chosen = chosen or [name for name in [_named(columns, TEXT_NAMES, avoid=[label])] if name]
+    if len(columns) == 2 and (not label or not chosen):
+        label, chosen = _of_two(table, label, chosen)
+    if not label or not chosen:
+        lacking = " and ".join(word for word, found in (("text", chosen), ("label", label)) if not found)
+        raise UserError(
+            f"{table.path.name}: no column is recognised as {lacking}",
+            expected=f"--text and --label, each one of {', '.join(columns)}",
+        )
+    return chosen, label
+
+
+def choose_text(table: Table, text: str | None) -> list[str]:
+    """The text columns of a table that needs no labels. Raises ``UserError`` listing the columns."""
+    columns = list(table.columns)
+    chosen = _listed(table, text) or [name for name in [_named(columns, TEXT_NAMES, avoid=[])] if name]
+    chosen = chosen or columns * (len(columns) == 1)
+    if not chosen:
+        raise UserError(
+            f"{table.path.name}: no column is recognised as text", expected=f"--text, one of {', '.join(columns)}"
+        )
+    return chosen
+
+
+def _listed(table: Table, names: str | None) -> list[str]:
+    """The columns that the user named, all of which must exist."""
+    if names is None or names in table.columns:
+        return [names] if names else []
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    missing = [name for name in chosen if name not in table.columns]
+    if missing:
+        raise UserError(
+            f"{table.path.name} has no column {listing(missing)}",
+            expected=f"one of {', '.join(table.columns)}",
+            hint=did_you_mean(missing[0], table.columns),
+        )
+    return chosen
+
+
+def _named(columns: Sequence[str], names: Sequence[str], avoid: Sequence[str | None]) -> str | None:
+    lowered = {name.lower(): name for name in columns if name not in avoid}
+    return next((lowered[name] for name in names if name in lowered), None)
+
+
+def _of_two(table: Table, label: str | None, text: list[str]) -> tuple[str | None, list[str]]:
+    """Of two columns, the label is the one with few different and shorter values; unclear cases stay open."""
+    columns = list(table.columns)
+    if label or text:
+        known = label or text[0]
+        other = columns[1 - columns.index(known)]
+        return (label, [other]) if label else (other, text)
+    distinct = {name: len(set(map(str, table.columns[name]))) for name in columns}
+    length = {name: sum(len(str(value)) for value in table.columns[name]) for name in columns}
+    few, many = sorted(columns, key=lambda name: distinct[name])
+    if 2 * distinct[few] <= len(table.lines) and length[few] < length[many]:
+        return few, [many]
+    return None, []
+
+
+def collect(tables: Sequence[Table], text: str | None, label: str | None, receipt: Receipt) -> list[Example]:
+    """The labelled examples of some tables, with an entry in the receipt for every row that is none."""
+    examples: list[Example] = []
+    for table in tables:
+        text_columns, label_column = choose_columns(table, text, label)
+        receipt.add_columns(" + ".join(text_columns), label_column)
+        for dropped in table.dropped:
+            receipt.drop(dropped.reason, f"{table.path.name}:{dropped.line}")
+        pieces = zip(*(table.columns[name] for name in text_columns), strict=True)
+        for line, piece, value in zip(table.lines, pieces, table.columns[label_column], strict=True):
+            where = f"{table.path.name}:{line}"
+            joined = " ".join(_string(part) for part in piece if part is not None)
+            name = _string(value).strip()
+            if not joined.strip():
+                receipt.drop("has no text", where)
+            elif not name:
+                receipt.drop("has no label", where)
+            else:
+                examples.append(Example(joined, name, where))
+    return examples
+
+
+def _string(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def label_names(examples: Sequence[Example]) -> list[str]:
+    """The labels in the order of their class ids: by number when all are numbers, else by name.
+
+    Raises:
+        UserError: when there are fewer than two.
+    """
+    names = sorted({example.label for example in examples})
+    if len(names) < 2:
+        found = f"all {len(examples)} texts have the label {names[0]!r}" if names else "no labelled text is left"
+        raise UserError(found, expected="at least two labels", hint="is --label the right column?")
+    if all(name.lstrip("-").isdigit() for name in names):
+        names.sort(key=int)
+    return names
+
+
+def drop_repeats(examples: Sequence[Example], receipt: Receipt) -> list[Example]:
+    """One example of each text; texts with contradicting labels are left out altogether. Both are receipted."""
+    labels: dict[str, Counter[str]] = {}
+    for example in examples:
+        labels.setdefault(example.text, Counter())[example.label] += 1
+    kept: list[Example] = []
+    seen: set[str] = set()
+    for example in examples:
+        if len(labels[example.text]) > 1:
+            receipt.drop("has the same text as a row with another label", example.where)
+        elif example.text in seen:
+            receipt.drop("repeats an earlier text", example.where)
+        else:
+            seen.add(example.text)
+            kept.append(example)
+    return kept
+
+
+def encode(examples: Sequence[Example], tokenizer: Tokenizer) -> None:
+    """Gives every example its token ids, whole."""
+    for example, ids in zip(examples, tokenizer.encode_many([example.text for example in examples]), strict=True):
+        example.ids = ids
+
+
+def cut(examples: Sequence[Example], max_length: int, receipt: Receipt) -> None:
+    """Leaves the first ``max_length`` ids of every example; lengths and cuts go to the receipt."""
+    for example in examples:
+        receipt.encoded(len(example.ids), max_length, example.where)
+        example.ids = example.ids[:max_length]

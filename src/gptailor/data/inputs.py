@@ -1,0 +1,60 @@
+"""What the user names as data, to tables by part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gptailor.config import RunConfig
+from gptailor.data.catalog import CATALOG, Form, locate
+from gptailor.data.receipt import Receipt
+from gptailor.data.sources import Table, find_parts, read_table
+from gptailor.errors import UserError, did_you_mean
+
+SWITCH = {"auto": None, "yes": True, "no": False}
+
+
+def read_parts(config: RunConfig, receipt: Receipt) -> tuple[dict[str, list[Table]], Form]:
+    """Reads the data and the separate validation and test files, each entered in the receipt.
+
+    Returns:
+        Tables by part: ``{"data": [...]}``, or ``train`` with ``validation`` or ``test`` or both. And how a catalogue
+        set is to be read, which says nothing for the user's own files.
+
+    Raises:
+        UserError: when something cannot be found or read.
+    """
+    files, form = _find(config.data, receipt)
+    for part, path in {"validation": config.validation, "test": config.test}.items():
+        if path is not None:
+            files["train"] = files.pop("data", files.get("train", []))
+            files[part] = find_parts(path).files["data"]
+    return {part: [_read(path, part, config, form, receipt) for path in paths] for part, paths in files.items()}, form
+
+
+def _find(data: str, receipt: Receipt) -> tuple[dict[str, list[Path]], Form]:
+    own = Form({}, text="", label="")
+    if data in CATALOG and not Path(data).exists():
+        located = locate(data)
+        for sentence in [located.form.note, *located.said]:
+            if sentence:
+                receipt.warn(f"{data}: {sentence}")
+        return dict(located.files), located.form
+    if not Path(data).expanduser().exists() and "/" not in data and "." not in data:
+        hint = did_you_mean(data, CATALOG)
+        raise UserError(f"no file or folder {data}", expected=f"a path, or one of {', '.join(CATALOG)}", hint=hint)
+    found = find_parts(Path(data).expanduser())
+    for path in found.ignored:
+        receipt.warn(f"{path.name} in the data folder is not used")
+    return dict(found.files), own
+
+
+def _read(path: Path, part: str, config: RunConfig, form: Form, receipt: Receipt) -> Table:
+    header, quoting = SWITCH[config.header], SWITCH[config.quoting]
+    table = read_table(
+        path,
+        format=form.format if config.format == "auto" else config.format,
+        header=form.header if header is None else header,
+        quoting=form.quoting if quoting is None else quoting,
+    )
+    receipt.add_file(part, table)
+    return table

@@ -1,0 +1,134 @@
+"""The data receipt: what became of every row."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from gptailor.data.classification import Example
+    from gptailor.data.sources import Table
+
+SHOWN = 20  # places listed for each reason; the counts are always complete
+
+
+class Receipt:
+    """Collects, as rows pass through the rooms of ``data``, what was read, kept, cut and dropped, and why."""
+
+    def __init__(self) -> None:
+        self.files: list[dict[str, Any]] = []
+        self.columns: dict[str, str] = {}
+        self.dropped: dict[str, list[str]] = defaultdict(list)
+        self.cut: list[str] = []
+        self.limit = 0
+        self.lengths: list[int] = []
+        self.labels: dict[str, Counter[str]] = {}
+        self.duplicates: Counter[str] = Counter()
+        self.conflicts: list[dict[str, Any]] = []
+        self.shared: dict[str, dict[str, int]] = {}
+        self.warnings: list[str] = []
+        self.read = self.kept = 0
+
+    def add_file(self, part: str, table: Table) -> None:
+        """A file was read: ``part`` is data, train, validation or test."""
+        rows = len(table.lines) + len(table.dropped)
+        self.read += rows
+        self.files.append(
+            {
+                "part": part,
+                "path": str(table.path),
+                "sha256": table.sha256,
+                "bytes": table.bytes,
+                "format": table.format,
+                "rows": rows,
+                "said": table.said,
+            }
+        )
+
+    def add_columns(self, text: str, label: str) -> None:
+        """The columns that were chosen."""
+        self.columns = {"text": text, "label": label}
+
+    def drop(self, reason: str, where: str) -> None:
+        """The row at ``where`` (file:line) is not used."""
+        self.dropped[reason].append(where)
+
+    def warn(self, message: str) -> None:
+        """Something the user should know before trusting the result; said once."""
+        if message not in self.warnings:
+            self.warnings.append(message)
+
+    def encoded(self, n_tokens: int, limit: int, where: str) -> None:
+        """A text has ``n_tokens``; more than ``limit`` are cut."""
+        self.lengths.append(n_tokens)
+        self.limit = limit
+        if n_tokens > limit:
+            self.cut.append(where)
+
+    def look(self, examples: Sequence[Example]) -> None:
+        """Counts labels, repeated texts and contradicting labels among all labelled rows, before any is left out."""
+        by_text: dict[str, list[Example]] = defaultdict(list)
+        for example in examples:
+            by_text[example.text].append(example)
+            self.labels.setdefault(example.label, Counter())["read"] += 1
+        for text, group in by_text.items():
+            self.duplicates.update(example.label for example in group[1:])
+            labels = Counter(example.label for example in group)
+            if len(labels) > 1:
+                lines = [example.where for example in group]
+                self.conflicts.append({"text": text, "labels": dict(labels), "lines": lines[:SHOWN]})
+
+    def part(self, parts: Mapping[str, Sequence[Example]]) -> None:
+        """Counts what each part holds, and which texts of it stand in the training part word for word."""
+        self.kept = sum(len(examples) for examples in parts.values())
+        trained_on = {example.text for example in parts["train"]}
+        for name, examples in parts.items():
+            for example in examples:
+                self.labels[example.label][name] += 1
+                self.labels[example.label]["kept"] += 1
+            if name != "train":
+                shared = sum(example.text in trained_on for example in examples)
+                self.shared[name] = {"n": len(examples), "in_train": shared}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The receipt as it is saved in ``receipt.json``."""
+        columns = ("read", "kept", "train", "validation", "test")
+        dropped = sum(len(places) for places in self.dropped.values())
+        return {
+            "files": self.files,
+            "columns": self.columns,
+            "rows": {"read": self.read, "kept": self.kept, "dropped": dropped, "cut": len(self.cut)},
+            "dropped": [
+                {"reason": reason, "count": len(places), "lines": places[:SHOWN]}
+                for reason, places in sorted(self.dropped.items(), key=lambda item: -len(item[1]))
+            ],
+            "cut": {"count": len(self.cut), "limit": self.limit, "lines": self.cut[:SHOWN]},
+            "duplicates": {"rows": sum(self.duplicates.values()), "by_label": dict(sorted(self.duplicates.items()))},
+            "conflicts": {
+                "texts": len(self.conflicts),
+                "rows": sum(sum(conflict["labels"].values()) for conflict in self.conflicts),
+                "examples": self.conflicts[:SHOWN],
+            },
+            "shared": self.shared,
+            "labels": {name: {key: counts[key] for key in columns} for name, counts in sorted(self.labels.items())},
+            "lengths": _distribution(self.lengths),
+            "warnings": self.warnings,
+        }
+
+
+def _distribution(lengths: Sequence[int]) -> dict[str, Any]:
+    """Mean, median, 95th percentile and maximum, and a histogram up to the maximum."""
+    if not lengths:
+        return {}
+    counts, edges = np.histogram(lengths, bins=min(20, max(lengths)), range=(0, max(lengths)))
+    return {
+        "mean": round(float(np.mean(lengths)), 1),
+        "median": float(np.median(lengths)),
+        "p95": float(np.percentile(lengths, 95)),
+        "max": max(lengths),
+        "edges": [round(float(edge), 1) for edge in edges],
+        "counts": counts.tolist(),
+    }

@@ -1,0 +1,141 @@
+"""Seeded splits into train, validation and test, in which no text stands in two parts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from gptailor.config import ClassifierConfig
+from gptailor.data.classification import Example, drop_repeats, label_names
+from gptailor.data.receipt import Receipt
+from gptailor.errors import UserError
+
+Parts = dict[str, list[Example]]
+
+
+def arrange(given: Parts, config: ClassifierConfig, receipt: Receipt) -> Parts:
+    """The parts train, validation and test as the configuration wants them, receipted.
+
+    Args:
+        given: ``{"data": [...]}``, or ``train`` with or without the other two, as the user's files have it. A part that
+            is not given is split off the training part. Parts that are given keep their balance, and a text that the
+            user has put into two of them stays in both and is reported.
+
+    Raises:
+        UserError: when the options do not fit the data.
+    """
+    if config.split == "book":
+        if given.keys() != {"data"}:
+            raise UserError(
+                f"--split book with separate files for {', '.join(given)}", expected="one file with all rows"
+            )
+        parts = book(given["data"], label_names(given["data"]), config.seed, receipt)
+    else:
+        if config.duplicates == "drop":
+            given = {name: drop_repeats(members, receipt) for name, members in given.items()}
+        train = given.get("data", given.get("train", []))
+        if config.balance == "undersample":
+            train = undersample(train, config.seed, receipt)
+        shares = {"validation": config.validation_share, "test": config.test_share}
+        missing = {name: share for name, share in shares.items() if name not in given}
+        parts = {**given, **stratified(train, missing, config.seed, receipt)}
+        parts = {name: parts[name] for name in ("train", "validation", "test")}
+    receipt.part(parts)
+    _check(parts, receipt)
+    return parts
+
+
+def _check(parts: Parts, receipt: Receipt) -> None:
+    """Every part must have texts, and what is tested must have been trained on."""
+    empty = [name for name, members in parts.items() if not members]
+    if empty:
+        sizes = ", ".join(f"{name} {len(members)}" for name, members in parts.items())
+        raise UserError(f"too few texts: {sizes}", expected="at least three different texts for a label")
+    trained = {example.label for example in parts["train"]}
+    for name in ("validation", "test"):
+        for label in sorted({example.label for example in parts[name]} - trained):
+            receipt.warn(f"label {label!r} is in the {name} part but not in the training part")
+        shared = receipt.shared[name]
+        if shared["in_train"]:
+            receipt.warn(f"{shared['in_train']} of {shared['n']} {name} texts stand word for word in the training part")
+
+
+def stratified(examples: Sequence[Example], shares: Mapping[str, float], seed: int, receipt: Receipt) -> Parts:
+    """Splits so that each part has the label balance of the whole, and all rows of one text are in one part.
+
+    Args:
+        shares: share of each part but ``train``, which gets the rest: of 10 texts with one label, 0.1 and 0.2 give
+            1, 2 and 7. Each part gets at least one text of a label; a label with fewer texts than there are parts is
+            only trained on, with a warning in the receipt.
+        seed: seed of the shuffle.
+    """
+    random = np.random.default_rng(seed)
+    parts: Parts = {"train": [], **{name: [] for name in shares}}
+    for label, groups in sorted(_texts_by_label(examples).items()):
+        order = [groups[index] for index in random.permutation(len(groups))]
+        testable = len(order) > len(shares)
+        if not testable:
+            receipt.warn(f"label {label!r} has {len(order)} different text(s): it is trained but not tested")
+        begin = 0
+        for name, share in shares.items():
+            end = begin + max(1, round(share * len(order))) * testable
+            parts[name] += [example for group in order[begin:end] for example in group]
+            begin = end
+        parts["train"] += [example for group in order[begin:] for example in group]
+    return {name: [members[index] for index in random.permutation(len(members))] for name, members in parts.items()}
+
+
+def _texts_by_label(examples: Sequence[Example]) -> dict[str, list[list[Example]]]:
+    """The rows of each different text, under the label of the first of them."""
+    by_text: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        by_text[example.text].append(example)
+    by_label: dict[str, list[list[Example]]] = defaultdict(list)
+    for group in by_text.values():
+        by_label[group[0].label].append(group)
+    return by_label
+
+
+def book(examples: Sequence[Example], names: Sequence[str], seed: int, receipt: Receipt) -> Parts:
+    """The book's split: balance by undersampling, shuffle, then 70 / 10 / 20 in order, repeats and all.
+
+    With seed 123 the draws are those of pandas' ``sample(random_state=123)``, so the parts are the book's. It reads its
+    file with quotes as delimiters, which swallows two rows: then 37 test texts stand in the training part, else 36.
+    """
+    by_label = [[example for example in examples if example.label == name] for name in names]
+    size = min(len(members) for members in by_label)
+    balanced: list[Example] = []
+    for members in by_label:
+        chosen = np.random.RandomState(seed).choice(len(members), size, replace=False)
+        balanced += members if len(members) == size else [members[index] for index in chosen]
+    _drop_rest(examples, balanced, receipt)
+    order = np.random.RandomState(seed).choice(len(balanced), len(balanced), replace=False)
+    shuffled = [balanced[index] for index in order]
+    train, validation = int(0.7 * len(shuffled)), int(0.1 * len(shuffled))
+    return {
+        "train": shuffled[:train],
+        "validation": shuffled[train : train + validation],
+        "test": shuffled[train + validation :],
+    }
+
+
+def undersample(examples: Sequence[Example], seed: int, receipt: Receipt) -> list[Example]:
+    """As many examples of every label as the rarest has, drawn by ``seed``; file order is kept."""
+    random = np.random.default_rng(seed)
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, example in enumerate(examples):
+        rows[example.label].append(row)
+    size = min(len(members) for members in rows.values())
+    chosen = sorted(int(row) for _, members in sorted(rows.items()) for row in random.permutation(members)[:size])
+    kept = [examples[row] for row in chosen]
+    _drop_rest(examples, kept, receipt)
+    return kept
+
+
+def _drop_rest(examples: Sequence[Example], kept: Sequence[Example], receipt: Receipt) -> None:
+    stay = {id(example) for example in kept}
+    for example in examples:
+        if id(example) not in stay:
+            receipt.drop("left out to balance the labels", example.where)

@@ -1,0 +1,1 @@
+"""Tensors and ids only; no files, no data."""

@@ -1,0 +1,148 @@
+"""The GPT-2 decoder, bottom up: norm, attention, MLP, block, model. Radford et al. 2019.
+
+Letters: B batch, T tokens, C embedding width (n_embd), H heads, D head size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gptailor.model.config import ModelConfig
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; query, key and value are one matrix, side by side."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.out = nn.Linear(config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, at: Tensor | None = None) -> Tensor:
+        """``x`` (B, T, C) -> (B, T, C), or (B, 1, C) with ``at``.
+
+        Args:
+            mask: (B, T, T) bool, True where a query (second axis) may see a key (third); None is the causal mask.
+            at: (B,) int64, the one position of each text that asks; all positions are still keys and values.
+        """
+        if at is None:
+            q, k, v = self.qkv(x).chunk(3, dim=-1)  # (B, T, C) each
+        else:
+            width = x.size(-1)
+            weight, bias = self.qkv.weight, self.qkv.bias
+            q = F.linear(pick(x, at), weight[:width], bias[:width])  # (B, 1, C)
+            k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+            mask = seen_from(at, x.size(1)) if mask is None else pick(mask, at)  # (B, 1, T)
+        q, k, v = (self.split_heads(part) for part in (q, k, v))  # (B, H, T, D)
+        mask = None if mask is None else mask.unsqueeze(1)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        return self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, C)
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, H, T, D)."""
+        return x.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
+
+
+class MLP(nn.Module):
+    """Two matrices of 4x width with the tanh form of GELU between them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.down = nn.Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        return self.down(F.gelu(self.up(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: attention, then MLP."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm_1 = nn.LayerNorm(config.n_embd, eps=config.norm_eps)
+        self.attention = Attention(config)
+        self.norm_2 = nn.LayerNorm(config.n_embd, eps=config.norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, at: Tensor | None = None) -> Tensor:
+        """(B, T, C) -> (B, T, C); with ``at`` (B,) only the output at that position, (B, 1, C)."""
+        attended = self.attention(self.norm_1(x), mask, at)
+        x = (x if at is None else pick(x, at)) + attended
+        return x + self.mlp(self.norm_2(x))
+
+
+class Decoder(nn.Module):
+    """Token and position embeddings, blocks, final norm; the output head is the token embedding again."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.position_embedding = nn.Embedding(config.context_length, config.n_embd)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = nn.LayerNorm(config.n_embd, eps=config.norm_eps)
+
+    def initialize(self) -> Decoder:
+        """Fresh random weights as GPT-2 began: normal of 0.02, residual outputs scaled down by depth."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif "norm" in name:
+                nn.init.ones_(parameter)
+            else:
+                residual = name.endswith(("attention.out.weight", "mlp.down.weight"))
+                depth = 2 * self.config.n_layer if residual else 1
+                nn.init.normal_(parameter, std=0.02 / depth**0.5)
+        return self
+
+    def embed(self, input_ids: Tensor, real: Tensor | None = None) -> Tensor:
+        """Ids (B, T) int64 -> (B, T, C). With ``real`` (B, T) bool, positions count real tokens only."""
+        if real is None:
+            positions = torch.arange(input_ids.size(1), device=input_ids.device)
+        else:
+            positions = (real.cumsum(1) - 1).clamp(min=0)
+        return self.token_embedding(input_ids) + self.position_embedding(positions)
+
+    def forward(self, input_ids: Tensor, real: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Ids (B, T) int64 -> normed hidden states (B, T, C)."""
+        x = self.embed(input_ids, real)
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., C) -> (..., V)."""
+        return F.linear(hidden, self.token_embedding.weight)
+
+
+def pick(x: Tensor, at: Tensor) -> Tensor:
+    """``x`` (B, T, ...) at one position of each row, ``at`` (B,) -> (B, 1, ...)."""
+    return x[torch.arange(x.size(0), device=x.device), at].unsqueeze(1)
+
+
+def seen_from(at: Tensor, n_tokens: int) -> Tensor:
+    """(B,) -> (B, 1, T) bool: what the causal mask lets position ``at`` see."""
+    return (torch.arange(n_tokens, device=at.device) <= at.unsqueeze(1)).unsqueeze(1)
+
+
+def attention_mask(real: Tensor, *, causal: bool) -> Tensor:
+    """Which key each query may see, when some positions are padding.
+
+    Every query sees itself, so that a padding query has something to average; nobody reads what it computes.
+
+    Args:
+        real: (B, T) bool, True where there is a token and not padding.
+
+    Returns:
+        (B, T, T) bool. ``real = [1, 1, 0]`` and causal gives ``[[1,0,0], [1,1,0], [1,1,1]]``.
+    """
+    n_tokens = real.size(1)
+    mask = real.unsqueeze(1).expand(-1, n_tokens, -1)
+    if causal:
+        mask = mask & torch.ones(n_tokens, n_tokens, dtype=torch.bool, device=real.device).tril()
+    return mask | torch.eye(n_tokens, dtype=torch.bool, device=real.device)

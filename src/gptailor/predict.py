@@ -1,0 +1,115 @@
+"""A trained classifier in use: texts in, labels and probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gptailor.data.batching import by_length, collate
+from gptailor.errors import UserError, listing
+from gptailor.evaluate.metrics import softmax
+from gptailor.model.device import choose_device
+from gptailor.model.head import Classifier, class_logits
+from gptailor.weights.folder import ClassifierFolder, ClassifierSettings, load_classifier
+
+TOKENS_PER_BATCH = 4096
+TOLERANCE = 1e-4  # largest difference of logits that the order of float32 sums explains
+
+
+def load(folder: str | Path, device: str = "auto") -> TextClassifier:
+    """Opens a model folder for use.
+
+    Raises:
+        UserError: when the folder is missing, damaged or no classifier.
+    """
+    return TextClassifier(load_classifier(Path(folder)), choose_device(device))
+
+
+class TextClassifier:
+    """Labels texts. The answer for a text depends on that text alone, not on the others or on padding."""
+
+    def __init__(self, opened: ClassifierFolder, device: torch.device) -> None:
+        self.model, self.tokenizer = opened.model.to(device).eval(), opened.tokenizer
+        self.settings, self.labels = opened.settings, opened.labels
+        self.device = device
+
+    def predict(self, texts: Sequence[str]) -> list[str]:
+        """The label of each text."""
+        return [self.labels[index] for index in self.logits(texts).argmax(1)]
+
+    def predict_proba(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """Calibrated probability of each class (N, K), in the order of ``labels``: softmax(logits / temperature)."""
+        return softmax(self.logits(texts, progress), self.settings.temperature)
+
+    def logits(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """Logits (N, K) float32. Raises ``UserError`` naming the texts that are empty.
+
+        Args:
+            progress: called with the number of texts done since the last call.
+        """
+        empty = [index for index, text in enumerate(texts) if not text.strip()]
+        if empty:
+            raise UserError(
+                f"text number {listing(index + 1 for index in empty)} is empty", expected="texts with words"
+            )
+        ids = fit(self.tokenizer.encode_many(texts), self.settings, self.tokenizer.end_of_text)
+        return logits_of(self.model, ids, self.tokenizer.end_of_text, self.device, progress)
+
+
+def fit(ids: Sequence[list[int]], settings: ClassifierSettings, pad: int) -> list[list[int]]:
+    """Cuts each text to what the model takes and, where padding counts as text, fills it up."""
+    cut = [text[: settings.max_length] for text in ids]
+    return [text + [pad] * ((settings.padded_to or 0) - len(text)) for text in cut]
+
+
+def logits_of(
+    model: Classifier,
+    ids: Sequence[Sequence[int]],
+    pad: int,
+    device: torch.device,
+    progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Logits (N, K) float32 of texts given as ids, in their order; computed in batches of similar length."""
+    result = np.zeros((len(ids), model.head.out_features), np.float32)
+    for rows in by_length([len(text) for text in ids], TOKENS_PER_BATCH):
+        batch = collate(ids, [0] * len(ids), rows, pad).to(device)
+        result[rows] = class_logits(model, batch.input_ids, batch.real).numpy()
+        if progress:
+            progress(len(rows))
+    return result
+
+
+@torch.no_grad()
+def self_check(classifier: TextClassifier, texts: Sequence[str], trained: np.ndarray) -> dict[str, float]:
+    """Proves on the user's own model that it came back from disk whole, and that neighbours and padding change nothing.
+
+    Each text goes alone through the plain model, and is compared with what the model in training said, with its row in
+    a batch, with five more padding tokens on the right, and with five on the left.
+
+    Args:
+        trained: logits (N, K) of the texts before the model was saved.
+
+    Raises:
+        UserError: when logits differ by more than ``TOLERANCE``, relative to the largest of them.
+    """
+    model, pad, device = classifier.model, classifier.tokenizer.end_of_text, classifier.device
+    ids = fit(classifier.tokenizer.encode_many(texts), classifier.settings, pad)
+    together = torch.from_numpy(logits_of(model, ids, pad, device))
+    worst = 0.0
+    for text, row, before in zip(ids, together, torch.from_numpy(trained), strict=True):
+        real = torch.ones(1, len(text), dtype=torch.bool, device=device)
+        alone = torch.tensor([text], device=device)
+        reference = model.plain(alone, real)[0].float().cpu()
+        room = min(5, model.decoder.config.context_length - len(text))
+        right, left = (torch.nn.functional.pad(alone, sides, value=pad) for sides in ((0, room), (room, 0)))
+        real_right, real_left = (torch.nn.functional.pad(real, sides) for sides in ((0, room), (room, 0)))
+        others = [before, row, model(right, real_right)[0].float().cpu(), model(left, real_left)[0].float().cpu()]
+        scale = max(1.0, float(reference.abs().max()))
+        worst = max(worst, *(float((other - reference).abs().max()) / scale for other in others))
+    if not worst <= TOLERANCE:
+        found = f"the saved model's logits change by {worst:.2g} with reloading, batch or padding"
+        raise UserError(found, expected=f"at most {TOLERANCE:g}", hint="please report this as a bug of GPTailor")
+    return {"texts": len(ids), "max_difference": worst, "tolerance": TOLERANCE}

@@ -1,0 +1,1 @@
+"""The wiring of each task: configuration, data, model, loop, report."""

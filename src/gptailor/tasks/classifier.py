@@ -1,0 +1,235 @@
+"""From labelled texts to a proven classifier: configuration -> data -> model -> loop -> report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from gptailor.config import ClassifierConfig
+from gptailor.data.batching import Batch, by_length, collate, shuffled
+from gptailor.evaluate.classification import evaluate_classifier, unseen_texts, write_predictions
+from gptailor.evaluate.metrics import softmax
+from gptailor.evaluate.report import write_model_card, write_report
+from gptailor.model.device import choose_device
+from gptailor.model.head import Classifier, count_parameters, freeze
+from gptailor.predict import TOKENS_PER_BATCH, load, logits_of, self_check
+from gptailor.show import show_plan, show_receipt
+from gptailor.tasks.prepare import Prepared, prepare
+from gptailor.tasks.run import RunFolder
+from gptailor.train.log import RunLog
+from gptailor.train.loop import LoopSettings, StopRequest, train
+from gptailor.train.losses import Loss, balanced_weights, class_loss
+from gptailor.train.optim import adamw
+from gptailor.train.state import LAST, Progress, load_best, load_state
+from gptailor.train.trunk import Trunk, keep_trunk
+from gptailor.weights.folder import ClassifierFolder, build_classifier, save_classifier
+
+CHECKED = 16  # texts on which a saved folder is proven
+
+
+@dataclass
+class Feed:
+    """Training and validation texts for the loop, in this order, behind frozen blocks that are computed once."""
+
+    prepared: Prepared
+    model: Classifier
+    depth: int
+    device: torch.device
+    trunk: Trunk | None = None
+
+    def __post_init__(self) -> None:
+        self.ids = self.prepared.ids("train") + self.prepared.ids("validation")
+        self.labels = self.prepared.labels("train") + self.prepared.labels("validation")
+        self.lengths = [len(text) for text in self.ids]
+        self.n_train = len(self.prepared.parts["train"])
+        self.class_weights = None
+        if self.prepared.config.balance == "weights":
+            counts = np.bincount(self.labels[: self.n_train], minlength=len(self.prepared.names))
+            self.class_weights = torch.tensor(balanced_weights(counts.tolist()), device=self.device)
+
+    def batch(self, rows: list[int]) -> Batch:
+        """The texts of these rows."""
+        pad = self.prepared.tokenizer.end_of_text
+        return collate(self.ids, self.labels, rows, pad, self.prepared.width).to(self.device)
+
+    def epoch(self, number: int) -> list[list[int]]:
+        """The rows of each training batch of an epoch."""
+        config = self.prepared.config
+        return shuffled(self.lengths[: self.n_train], config.batch_size, config.seed, number)
+
+    def keep_trunk(self, folder: Path) -> None:
+        """Runs all texts through the frozen blocks, unless there is no room for the result."""
+        batches = (self.batch(rows) for rows in by_length(self.lengths, TOKENS_PER_BATCH))
+        states = ((batch.rows, self._trunk(batch).cpu()) for batch in batches)
+        self.trunk = keep_trunk(self.lengths, self.model.decoder.config.n_embd, states, folder / "trunk.bin")
+
+    @torch.no_grad()
+    def _trunk(self, batch: Batch) -> Tensor:
+        return self.model.trunk(batch.input_ids, batch.real, self.depth)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """(B, K), with gradients for what is trained."""
+        if not self.depth:
+            return self.model(batch.input_ids, batch.real)
+        kept = self.trunk.batch(batch.rows, batch.real.size(1)).to(self.device) if self.trunk else self._trunk(batch)
+        return self.model.top(kept, batch.real, self.depth)
+
+    def loss(self, rows: list[int]) -> Loss:
+        """The summed loss of a training batch."""
+        batch = self.batch(rows)
+        return class_loss(self.logits(batch), batch.labels, self.class_weights)
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[dict[str, float], list[float]]:
+        """Loss and accuracy on the whole validation part, and their order: by accuracy, then by loss."""
+        logits = torch.from_numpy(self.outputs(range(self.n_train, len(self.ids))))
+        part = class_loss(logits, torch.tensor(self.labels[self.n_train :]))
+        loss, accuracy = float(part.total) / part.count, int(part.correct) / part.count
+        return {"validation_loss": loss, "validation_accuracy": accuracy}, [accuracy, -loss]
+
+    @torch.no_grad()
+    def outputs(self, rows: range) -> np.ndarray:
+        """Logits (N, K) float32 of a range of texts, in order."""
+        result = np.zeros((len(rows), len(self.prepared.names)), np.float32)
+        for places in by_length([self.lengths[row] for row in rows], TOKENS_PER_BATCH):
+            result[places] = self.logits(self.batch([rows[place] for place in places])).float().cpu().numpy()
+        return result
+
+
+def train_classifier(config: ClassifierConfig, *, resume: bool, console: Console, stop: StopRequest) -> Path:
+    """Trains one model, or one for each seed, and returns the folder.
+
+    With several seeds the folder is that of the first; those of the others lie in ``seeds/`` below it, and its metrics
+    hold mean and spread over all of them. Each seed draws its own split, initial weights and order.
+
+    Raises:
+        UserError: before anything is written, for what cannot work.
+    """
+    folder = Path(config.out or Path("runs") / Path(config.data).name.split(".")[0])
+    metrics = []
+    for index in range(config.seeds):
+        seed = config.seed + index
+        place = folder / "seeds" / str(seed) if index else folder
+        going_on = resume and (index == 0 or (place / "run.yaml").exists())
+        if config.seeds > 1:
+            console.print(f"seed {seed} ({index + 1} of {config.seeds}) -> {place}")
+        own = config.model_copy(update={"seed": seed, "seeds": 1 if index else config.seeds})
+        metrics.append(_one_run(own, RunFolder(place, resume=going_on), console, stop))
+        if stop.requested:
+            return folder
+    if config.seeds > 1:
+        spread = {part: _spread(metrics, part, config.seed) for part in ("test", "test_unseen")}
+        RunFolder(folder, resume=True).write_json("metrics.json", metrics[0] | {"seeds": spread})
+        write_report(folder)
+        write_model_card(folder)
+    return folder
+
+
+def _spread(metrics: list[dict[str, Any]], part: str, first: int) -> dict[str, Any]:
+    """Mean and standard deviation (of a sample, n - 1) of the accuracy over the seeds."""
+    values = [run[part]["accuracy"] for run in metrics]
+    each = [
+        {"seed": first + i, "accuracy": run[part]["accuracy"], "n": run[part]["n"]} for i, run in enumerate(metrics)
+    ]
+    return {"seeds": len(values), "mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)), "values": each}
+
+
+def _one_run(config: ClassifierConfig, run: RunFolder, console: Console, stop: StopRequest) -> dict[str, Any]:
+    if run.finished:
+        return run.read_json("metrics.json")
+    with run.timed("data"):
+        prepared = prepare(config)
+    config, receipt = prepared.config, prepared.receipt.to_dict()
+    device = choose_device(config.device)
+    torch.manual_seed(config.seed)
+    model = build_classifier(prepared.base.load(prepared.tokenizer), len(prepared.names), prepared.settings).to(device)
+    feed = Feed(prepared, model, freeze(model, config.layers or "all"), device)
+    run.claim(config)
+    run.write_json("receipt.json", receipt)
+    show_receipt(console, receipt)
+    show_plan(console, config, count_parameters(model), feed.depth, str(device))
+    if feed.depth:
+        with run.timed("trunk"):
+            feed.keep_trunk(run.checkpoints)
+    with run.timed("train"):
+        progress = _train(feed, run, console, stop)
+    if config.keep == "best":
+        load_best(run.checkpoints, model)
+    with run.timed("evaluate"):
+        metrics = _finish(feed, run, progress, finished=not stop.requested)
+    total, trained = count_parameters(model)
+    described = {"base": config.base, "parameters": total, "trainable": trained}
+    run.write_manifest(config, str(device), receipt["files"], described)
+    write_report(run.path)
+    write_model_card(run.path)
+    if metrics["finished"] and not config.keep_checkpoints:
+        run.remove_checkpoints()
+    return metrics
+
+
+def _train(feed: Feed, run: RunFolder, console: Console, stop: StopRequest) -> Progress:
+    config = feed.prepared.config
+    assert config.epochs and config.lr  # decided by ``for_base``
+    optimizer = adamw(feed.model, config.lr, config.weight_decay)
+    saved = (run.checkpoints / LAST).exists()
+    progress = load_state(run.checkpoints, feed.model, optimizer) if saved else Progress()
+    settings = LoopSettings(
+        epochs=config.epochs,
+        steps_per_epoch=-(-len(feed.epoch(0)) // config.accumulate),
+        accumulate=config.accumulate,
+        lr=config.lr,
+        warmup=config.warmup,
+        schedule=config.schedule,
+        clip=config.clip,
+        evaluate_every=config.evaluate_every,
+        patience=config.patience,
+    )
+    steps = settings.epochs * settings.steps_per_epoch
+    with RunLog(run.path, steps, console=console, tensorboard=config.tensorboard, resumed_at=progress.step) as log:
+        return train(
+            feed.model,
+            optimizer,
+            settings,
+            batches=feed.epoch,
+            loss=feed.loss,
+            evaluate=feed.evaluate,
+            folder=run.checkpoints,
+            log=log,
+            progress=progress,
+            stop=stop,
+        )
+
+
+def _finish(feed: Feed, run: RunFolder, progress: Progress, *, finished: bool) -> dict[str, Any]:
+    """Evaluates, saves and proves the model; the test part is touched only when the run has come to its end."""
+    prepared, model, pad = feed.prepared, feed.model.eval(), feed.prepared.tokenizer.end_of_text
+    bounds = {"train": range(feed.n_train), "validation": range(feed.n_train, len(feed.ids))}
+    labels = {part: np.array(prepared.labels(part)) for part in prepared.parts}
+    outputs = {part: (feed.outputs(rows), labels[part]) for part, rows in bounds.items()}
+    metrics: dict[str, Any] = {
+        "task": "classifier",
+        "finished": finished,
+        "labels": prepared.names,
+        "best": progress.best,
+    }
+    settings = prepared.settings
+    if finished:
+        outputs["test"] = (logits_of(model, prepared.ids("test"), pad, feed.device), labels["test"])
+        weigh = prepared.config.balance == "weights"
+        metrics |= evaluate_classifier(outputs, prepared.parts, prepared.names, weigh=weigh)
+        settings = settings.model_copy(update={"temperature": metrics["calibration"]["temperature"]})
+        probabilities = softmax(outputs["test"][0], settings.temperature)
+        unseen = unseen_texts(prepared.parts)
+        predictions = run.path / "predictions.csv"
+        write_predictions(predictions, prepared.parts["test"], unseen, probabilities, prepared.names)
+    save_classifier(run.path, ClassifierFolder(model, prepared.tokenizer, prepared.names, settings))
+    checked = [example.text for example in prepared.parts["validation"][:CHECKED]]
+    metrics["self_check"] = self_check(load(run.path, str(feed.device)), checked, outputs["validation"][0][:CHECKED])
+    run.write_json("metrics.json", metrics)
+    return metrics

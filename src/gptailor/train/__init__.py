@@ -1,0 +1,1 @@
+"""Training: knows torch and the callables that it is given."""

@@ -1,0 +1,122 @@
+"""What a run tells: a progress bar, ``history.jsonl``, and TensorBoard on request."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gptailor.errors import UserError
+from gptailor.train.losses import Loss
+
+LINES = 500  # about as many training lines as a run writes, however long it is
+
+
+class RunLog:
+    """Reports on a run; never steers it.
+
+    Args:
+        folder: where ``history.jsonl`` is written.
+        total_steps: optimizer steps of the whole run.
+        resumed_at: lines of later steps are removed: they will be written again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        total_steps: int,
+        *,
+        console: Console,
+        tensorboard: bool = False,
+        resumed_at: int = 0,
+    ) -> None:
+        self.every = max(1, total_steps // LINES)
+        self.file = folder / "history.jsonl"
+        kept = [line for line in read_history(folder) if line["step"] <= resumed_at] if resumed_at else []
+        self.file.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self.board = _board(folder / "tensorboard") if tensorboard else None
+        self.console = console
+        self.bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} steps  {task.fields[numbers]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=total_steps, completed=resumed_at, epoch=1, numbers="")
+        self._begin()
+
+    def __enter__(self) -> RunLog:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+        if self.board:
+            self.board.close()
+
+    def step(self, losses: list[Loss], *, step: int, epoch: int, examples: int, lr: float) -> None:
+        """One optimizer step was made from these batches; several steps share a line when there are many."""
+        self.total += sum(float(loss.total) for loss in losses)
+        self.weight += sum(float(loss.weight) for loss in losses)
+        self.correct += sum(int(loss.correct) for loss in losses)
+        self.count += sum(loss.count for loss in losses)
+        if step % self.every == 0:
+            speed = self.count / (time.perf_counter() - self.begun)
+            loss, accuracy = self.total / self.weight, self.correct / self.count
+            numbers = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {speed:.0f} texts/s"
+            self.bar.update(self.task, completed=step, epoch=epoch, numbers=numbers)
+            line = {"step": step, "epoch": epoch, "examples": examples, "loss": loss, "accuracy": accuracy, "lr": lr}
+            self._write({"kind": "train", **line, "examples_per_second": round(speed, 1)})
+            self._begin()
+
+    def evaluation(self, metrics: dict[str, float], *, step: int, epoch: int, examples: int, best: bool) -> None:
+        """The validation part was evaluated."""
+        self._write({"kind": "evaluate", "step": step, "epoch": epoch, "examples": examples, **metrics})
+        numbers = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
+        self.console.print(f"step {step:>6}  epoch {epoch:>3}  {numbers}{'  best so far' if best else ''}")
+        self._begin()  # so that the time of an evaluation does not count as training
+
+    def _begin(self) -> None:
+        self.total = self.weight = 0.0
+        self.correct = self.count = 0
+        self.begun = time.perf_counter()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        rounded = {
+            key: round(value, 6) if key != "lr" and isinstance(value, float) else value for key, value in line.items()
+        }
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(rounded) + "\n")
+        if self.board:
+            for key in line.keys() - {"kind", "step"}:
+                self.board.add_scalar(f"{line['kind']}/{key}", line[key], line["step"])
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The lines of ``history.jsonl``; one that a crash cut short ends it."""
+    lines: list[dict[str, Any]] = []
+    file = folder / "history.jsonl"
+    for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def _board(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("TensorBoard is not installed", hint='pip install "gptailor[track]"') from None
+    return SummaryWriter(str(folder))

@@ -1,0 +1,154 @@
+"""The model that a run starts from: a folder, a name on the Hub, or random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from gptailor.errors import UserError, did_you_mean
+from gptailor.model.config import SIZES, ModelConfig, parse_size
+from gptailor.model.decoder import Decoder
+from gptailor.tokenizer import Tokenizer
+from gptailor.weights import openai
+from gptailor.weights.folder import check_tokenizer
+from gptailor.weights.huggingface import assemble, load_decoder, read_config
+
+HUB_NAMES = {
+    "gpt2-small": "openai-community/gpt2",
+    "gpt2-medium": "openai-community/gpt2-medium",
+    "gpt2-large": "openai-community/gpt2-large",
+    "gpt2-xl": "openai-community/gpt2-xl",
+}
+HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "vocab.json", "merges.txt"]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model to start from; ``load`` reads or makes the weights only when it is called.
+
+    Attributes:
+        pretrained: False for random weights.
+        tokenizer: None when one is to be trained on the user's texts (random weights only).
+        load: gives the decoder in float32, for the vocabulary of the tokenizer that will be used.
+    """
+
+    name: str
+    config: ModelConfig
+    pretrained: bool
+    tokenizer: Tokenizer | None
+    load: Callable[[Tokenizer], Decoder]
+
+
+def open_base(name: str, tokenizer: str | None = None) -> Base:
+    """Finds the base called ``name`` without reading its weights.
+
+    Args:
+        name: ``random:SIZE``, a folder (Hugging Face or OpenAI's original), or a name on the Hub.
+        tokenizer: a folder with a tokenizer; for random weights only.
+
+    Raises:
+        UserError: for a name that is none of these, listing what exists.
+    """
+    if name.startswith("random:"):
+        return _random(name, tokenizer)
+    if tokenizer is not None:
+        raise UserError(
+            f"--tokenizer {tokenizer} with the pretrained base {name}", hint="a base brings its own tokenizer"
+        )
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _openai(name, folder) if openai.is_openai_folder(folder) else _huggingface(name, folder)
+    repository = HUB_NAMES.get(name, name)
+    if repository.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return _huggingface(name, fetch(repository))
+    known = [*HUB_NAMES, *(f"random:{size}" for size in SIZES)]
+    raise UserError(
+        f"no base is called {name!r}, and there is no such folder",
+        expected=f"a folder, a Hub name owner/model, or one of {', '.join(known)}",
+        hint=did_you_mean(name, known),
+    )
+
+
+def _random(name: str, tokenizer: str | None) -> Base:
+    config = parse_size(name.removeprefix("random:"))
+
+    def load(used: Tokenizer) -> Decoder:
+        return Decoder(replace(config, vocab_size=used.vocab_size)).initialize()
+
+    return Base(name, config, False, Tokenizer.load(Path(tokenizer)) if tokenizer else None, load)
+
+
+def _huggingface(name: str, folder: Path) -> Base:
+    config, tokenizer = read_config(folder), Tokenizer.load(folder)
+    check_tokenizer(tokenizer, config.vocab_size, folder)
+    return Base(name, config, True, tokenizer, lambda used: load_decoder(folder))
+
+
+def _openai(name: str, folder: Path) -> Base:
+    shape = openai.read_hparams(folder)
+    config = ModelConfig(
+        n_layer=shape["n_layer"],
+        n_head=shape["n_head"],
+        n_embd=shape["n_embd"],
+        vocab_size=shape["n_vocab"],
+        context_length=shape["n_ctx"],
+    )
+    tokenizer = Tokenizer.load(folder)
+    check_tokenizer(tokenizer, config.vocab_size, folder)
+    return Base(name, config, True, tokenizer, lambda used: load_openai(folder, config))
+
+
+def load_openai(folder: Path, config: ModelConfig) -> Decoder:
+    """The decoder of an original TensorFlow checkpoint folder, in float32."""
+    arrays = dict(openai.read_variables(folder))
+    return assemble(
+        config,
+        available={name: array.shape for name, array in arrays.items()},
+        read=lambda name: torch.tensor(arrays[name]),
+        naming="openai",
+        source=folder,
+    )
+
+
+def fetch(repository: str) -> Path:
+    """The folder of a Hub model: from the cache, or downloaded into it.
+
+    Raises:
+        UserError: when it is not in the cache and the Hub cannot be reached (one attempt) or does not have it.
+    """
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, local_files_only=True, allow_patterns=HUB_FILES))
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise UserError(f"{repository!r} is no folder and no Hub name: {error}") from None
+    hint = f"download {repository} where there is a network, copy the folder here, and give its path as --base"
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(f"{repository} is not in the cache, and HF_HUB_OFFLINE forbids a download", hint=hint)
+    _ask_once(repository, constants.ENDPOINT, hint)
+    try:
+        return Path(snapshot_download(repository, allow_patterns=HUB_FILES))
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(f"downloading {repository} failed: {error}", hint="run the command again to continue") from None
+
+
+def _ask_once(repository: str, endpoint: str, hint: str) -> None:
+    """Fails within seconds where the Hub's own client would retry for half a minute per file."""
+    import httpx2
+
+    try:
+        answer = httpx2.get(f"{endpoint}/api/models/{repository}", timeout=10, follow_redirects=True)
+    except httpx2.HTTPError as error:
+        raise UserError(
+            f"{repository} is not in the cache and {endpoint} cannot be reached: {error}", hint=hint
+        ) from None
+    if answer.status_code in (401, 403, 404):
+        raise UserError(
+            f"{endpoint} has no public model {repository}", hint="check the name; gated models need a login"
+        )

@@ -1,0 +1,225 @@
+"""GPT-2 in the Hugging Face layout (config.json, safetensors), both ways, every name and shape checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gptailor.errors import UserError, listing
+from gptailor.model.config import ModelConfig
+from gptailor.model.decoder import Decoder
+from gptailor.weights.names import gpt2_names
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+PICKLES = ("pytorch_model.bin", "model.bin", "model.pt", "model.pth")
+# What GPT-2's class can be told to do differently and this decoder does not.
+FIXED = {
+    "model_type": "gpt2",
+    "activation_function": "gelu_new",
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+}
+
+
+class WeightFiles:
+    """The tensors of a folder by name, read one at a time from one safetensors file or its shards.
+
+    Raises:
+        UserError: when there is no safetensors file, or one is damaged or missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file_of: dict[str, Path] = {}
+        for file in self._files():
+            try:
+                with safe_open(file, framework="pt") as opened:
+                    self.file_of.update(dict.fromkeys(opened.keys(), file))
+            except (SafetensorError, OSError) as error:
+                hint = "copy or download it again: it may be cut short"
+                raise UserError(f"{file} is no readable safetensors file: {error}", hint=hint) from None
+
+    def _files(self) -> list[Path]:
+        if (self.folder / INDEX).is_file():
+            names = sorted(set(read_json(self.folder / INDEX).get("weight_map", {}).values()))
+            wrong = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+            if wrong:
+                raise UserError(f"{INDEX} names files outside the folder: {listing(wrong)}")
+            absent = [name for name in names if not (self.folder / name).is_file()]
+            if absent or not names:
+                raise UserError(
+                    f"{self.folder} lacks {listing(absent) or 'any shard'}", expected=f"all that {INDEX} names"
+                )
+            return [self.folder / name for name in names]
+        if (self.folder / SINGLE).is_file():
+            return [self.folder / SINGLE]
+        pickles = [name for name in PICKLES if (self.folder / name).exists()]
+        hint = "pickle files are never loaded: save the model as safetensors" if pickles else ""
+        found = f"{self.folder} has no weights" + (f", only {listing(pickles)}" if pickles else "")
+        raise UserError(found, expected=f"{SINGLE} or {INDEX}", hint=hint)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading it."""
+        with safe_open(self.file_of[name], framework="pt") as opened:
+            return tuple(opened.get_slice(name).get_shape())
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor, in the precision of the file."""
+        with safe_open(self.file_of[name], framework="pt") as opened:
+            return opened.get_tensor(name)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises ``UserError`` when it is missing, damaged or something else."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} is no readable JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{file} holds a {type(value).__name__}", expected="a JSON object")
+    return value
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The decoder's shape from config.json.
+
+    Raises:
+        UserError: listing all settings that GPTailor's decoder does not have.
+    """
+    values = read_json(folder / "config.json")
+    problems = [
+        UserError(f"{folder}/config.json: {key} is {values[key]!r}", expected=repr(fixed))
+        for key, fixed in FIXED.items()
+        if key in values and values[key] != fixed
+    ]
+    if values.get("n_inner") not in (None, 4 * int(values.get("n_embd", 0) or 0)):
+        problems.append(UserError(f"{folder}/config.json: n_inner is {values['n_inner']!r}", expected="4 times n_embd"))
+    keys = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "vocab_size": "vocab_size"}
+    keys |= {"context_length": "n_positions"}
+    for theirs in keys.values():
+        if not isinstance(values.get(theirs), int):
+            problems.append(UserError(f"{folder}/config.json: {theirs} is {values.get(theirs)!r}", expected="a number"))
+    if problems:
+        raise UserError.joined(problems)
+    shape = {ours: values[theirs] for ours, theirs in keys.items()}
+    return ModelConfig(**shape, norm_eps=float(values.get("layer_norm_epsilon", 1e-5)))
+
+
+def load_decoder(folder: Path) -> Decoder:
+    """A decoder in float32 from any GPT-2 folder: base model, language model or classifier.
+
+    Raises:
+        UserError: listing all tensors that are missing or have another shape.
+    """
+    config, files = read_config(folder), WeightFiles(folder)
+    prefix = "transformer." if "transformer.wte.weight" in files.file_of else ""
+    head = files.file_of.get("lm_head.weight")
+    if head and not torch.equal(files.tensor("lm_head.weight"), files.tensor(prefix + "wte.weight")):
+        raise UserError(f"{head}: the output head is not the token embedding", expected="tied weights, as in GPT-2")
+    return assemble(
+        config,
+        available={name.removeprefix(prefix): files.shape(name) for name in files.file_of if name.startswith(prefix)},
+        read=lambda name: files.tensor(prefix + name),
+        naming="huggingface",
+        source=folder,
+    )
+
+
+def assemble(
+    config: ModelConfig,
+    *,
+    available: Mapping[str, tuple[int, ...]],
+    read: Callable[[str], Tensor],
+    naming: str,
+    source: Path,
+) -> Decoder:
+    """Builds a decoder without weights and puts the tensors of one format in their places, one at a time.
+
+    Args:
+        available: names in that format, with shapes.
+        read: gives the tensor of a name.
+        naming: the column of ``names.Name`` to look in: ``"huggingface"`` or ``"openai"``.
+    """
+    with torch.device("meta"):
+        decoder = Decoder(config)
+    expected = {name: tuple(parameter.shape) for name, parameter in decoder.named_parameters()}
+    names = gpt2_names(config.n_layer)
+    problems: list[UserError] = []
+    for name in names:
+        theirs, shape = getattr(name, naming), expected[name.ours][:: -1 if name.transposed else 1]
+        if theirs not in available:
+            problems.append(UserError(f"{source}: tensor {theirs} is missing"))
+        elif available[theirs] != shape:
+            problems.append(UserError(f"{source}: {theirs} is {available[theirs]}", expected=f"{shape} by the config"))
+    if problems:
+        raise UserError.joined(problems)
+    state = {}
+    for name in names:
+        tensor = read(getattr(name, naming)).float()
+        state[name.ours] = tensor.t().contiguous() if name.transposed else tensor
+    decoder.load_state_dict(state, assign=True)
+    return decoder.requires_grad_(True)
+
+
+def decoder_tensors(decoder: Decoder) -> dict[str, Tensor]:
+    """The decoder's tensors under Hugging Face names, as ``transformer.*``."""
+    state = decoder.state_dict()
+    return {
+        f"transformer.{name.huggingface}": (state[name.ours].t() if name.transposed else state[name.ours]).contiguous()
+        for name in gpt2_names(decoder.config.n_layer)
+    }
+
+
+def config_values(config: ModelConfig) -> dict[str, Any]:
+    """The decoder's shape in the words of config.json."""
+    return {
+        "model_type": "gpt2",
+        "activation_function": "gelu_new",
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_embd": config.n_embd,
+        "vocab_size": config.vocab_size,
+        "n_positions": config.context_length,
+        "layer_norm_epsilon": config.norm_eps,
+        "attn_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "torch_dtype": "float32",
+    }
+
+
+def write_tensors(folder: Path, tensors: Mapping[str, Tensor], *, shard_bytes: int = 5_000_000_000) -> None:
+    """Writes ``model.safetensors``, or shards of at most ``shard_bytes`` and their index."""
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if size and size + tensor.nbytes > shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor.detach().cpu()
+        size += tensor.nbytes
+    if len(shards) == 1:
+        _save(shards[0], folder / SINGLE)
+        return
+    files = [f"model-{number:05}-of-{len(shards):05}.safetensors" for number in range(1, len(shards) + 1)]
+    for file, shard in zip(files, shards, strict=True):
+        _save(shard, folder / file)
+    weight_map = {name: file for file, shard in zip(files, shards, strict=True) for name in shard}
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def _save(tensors: Mapping[str, Tensor], file: Path) -> None:
+    save_file(dict(tensors), file, metadata={"format": "pt"})  # transformers refuses files without the format
+    file.chmod(0o644)  # safetensors makes it readable for its owner only
