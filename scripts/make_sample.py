@@ -15,6 +15,7 @@ import csv
 import random
 import re
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -181,21 +182,36 @@ def grams(text: str) -> set[str]:
     return {text[i : i + 5] for i in range(len(text) - 4)}
 
 
-def too_close(candidate: set[str], others: list[set[str]]) -> bool:
-    return any(len(candidate & other) > NEAR_DUPLICATE * len(candidate | other) for other in others)
+class Seen:
+    """The messages so far, found by the 5-grams that they share with a new one."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.places: defaultdict[str, list[int]] = defaultdict(list)
+
+    def add(self, text: str) -> None:
+        for gram in grams(text):
+            self.places[gram].append(len(self.sizes))
+        self.sizes.append(len(grams(text)))
+
+    def has_near(self, text: str) -> bool:
+        own = grams(text)
+        shared = Counter(place for gram in own for place in self.places.get(gram, ()))
+        return any(n > NEAR_DUPLICATE * (len(own) + self.sizes[place] - n) for place, n in shared.items())
 
 
 def compose(handwritten: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The whole set as (text, label): the hand-written messages and the composed ones, mixed."""
-    composer = Composer(SEED)
-    rows, seen = list(handwritten), [grams(text) for text, _ in handwritten]
+    composer, rows, seen = Composer(SEED), list(handwritten), Seen()
+    for text, _ in rows:
+        seen.add(text)
     for label, count in GENERATED.items():
         goal = len(rows) + count
         while len(rows) < goal:
             text = composer.message(label)
-            if len(text) <= LONGEST and not too_close(grams(text), seen):
+            if len(text) <= LONGEST and not seen.has_near(text):
                 rows.append((text, label))
-                seen.append(grams(text))
+                seen.add(text)
     return shuffled(rows, composer.rng)
 
 

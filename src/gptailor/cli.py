@@ -39,11 +39,10 @@ def with_options(kind: type[RunConfig]) -> Callable[[Callable[..., None]], Calla
             command(given={name: value for name, value in given.items() if value is not None}, **values)
 
         own = [p for p in python_inspect.signature(command, eval_str=True).parameters.values() if p.name != "given"]
-        run.__signature__ = python_inspect.Signature(  # type: ignore[attr-defined]
-            [_parameter(name, kind) for name in kind.model_fields] + own
-        )
-        run.__annotations__ = {p.name: p.annotation for p in run.__signature__.parameters.values()}  # type: ignore[attr-defined]
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        parameters = [*(_parameter(name, kind) for name in kind.model_fields), *own]
+        setattr(run, "__signature__", python_inspect.Signature(parameters))  # noqa: B010
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        run.__name__, run.__doc__ = getattr(command, "__name__", ""), command.__doc__
         return run
 
     return decorate
@@ -72,7 +71,7 @@ def _option(declared: str, field: FieldInfo, *, metavar: str | None) -> Any:
 def _metavar(field: FieldInfo) -> str:
     kinds = getattr(field.annotation, "__args__", (field.annotation,))
     if all(isinstance(kind, str) for kind in kinds):
-        return "|".join(kinds)
+        return "|".join(map(str, kinds))
     return "NUMBER" if {int, float} & set(kinds) else "TEXT"
 
 

@@ -32,7 +32,7 @@ def show_receipt(console: Console, receipt: Mapping[str, Any]) -> None:
     for dropped in receipt["dropped"]:
         places = listing([place.rpartition(":")[2] for place in dropped["lines"]], limit=5)
         console.print(
-            f"  {dropped['count']:,} {escape(dropped['reason'])} (line {places}{' ...' * (dropped['count'] > 5)})"
+            f"  {dropped['count']:,} × {escape(dropped['reason'])} (line {places}{' ...' * (dropped['count'] > 5)})"
         )
     if receipt["cut"]["count"]:
         console.print(f"  {receipt['cut']['count']:,} texts are cut to {receipt['cut']['limit']} tokens")

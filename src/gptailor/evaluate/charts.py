@@ -112,7 +112,7 @@ def reliability_diagram(bins: Sequence[dict[str, Any]]) -> str:
         axes.legend(loc="upper left")
 
     description = "share of right answers against the predicted probability"
-    return svg(draw, name="reliability", description=description, height=3.8, bottom=0.33, top=0.97)
+    return svg(draw, name="reliability", description=description, height=3.8, left=0.17, bottom=0.33, top=0.97)
 
 
 def length_histogram(lengths: dict[str, Any], limit: int | None) -> str:
@@ -131,7 +131,15 @@ def length_histogram(lengths: dict[str, Any], limit: int | None) -> str:
         axes.set(xlabel="tokens in a text", ylabel="texts", xlim=(edges[0], None))
         axes.grid(axis="x", visible=False)
 
-    return svg(draw, name="lengths", description="histogram of the number of tokens in a text", height=2.5, top=0.96)
+    return svg(
+        draw,
+        name="lengths",
+        description="histogram of the number of tokens in a text",
+        height=2.5,
+        left=0.17,
+        bottom=0.18,
+        top=0.96,
+    )
 
 
 def svg(
@@ -140,12 +148,13 @@ def svg(
     name: str,
     description: str,
     height: float = 2.9,
+    left: float = 0.12,
     bottom: float = 0.15,
     top: float = 0.84,
 ) -> str:
     """The figure that ``draw`` fills, 4.4 inches wide, as an ``<svg>`` element that scales with its container.
 
-    ``height`` is in inches, ``bottom`` and ``top`` (where the axes begin and end) are shares of it. The margins are fixed
+    ``height`` is in inches; ``left``, ``bottom`` and ``top`` say where the axes begin and end, as shares of the figure. The margins are fixed
     so that charts side by side line up. ``name`` keeps the element ids of several charts on one page apart, and the same
     from run to run.
     """
@@ -154,7 +163,7 @@ def svg(
 
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure, buffer = Figure(figsize=(4.4, height)), io.StringIO()
-        figure.subplots_adjust(left=0.12, right=0.975, bottom=bottom, top=top)
+        figure.subplots_adjust(left=left, right=0.975, bottom=bottom, top=top)
         draw(figure.subplots())
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return _for_page(buffer.getvalue(), name, description)

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup, escape
 
 from gptailor.errors import UserError
 from gptailor.evaluate import charts
@@ -56,6 +57,7 @@ class Dots:
 
     title: str
     rows: list[dict[str, Any]] = field(default_factory=list)
+    percent: bool = True
 
     @property
     def low(self) -> float:
@@ -66,9 +68,13 @@ class Dots:
     @property
     def ticks(self) -> list[float]:
         """Round positions from ``low`` to 1."""
-        step = 1 if self.low >= 0.7 else 2
-        start = round(self.low * 10)
-        return [tenth / 10 for tenth in range(start + (10 - start) % step, 11, step)]
+        step = 2 if self.low >= 0.9 else 10 if self.low >= 0.7 else 20
+        start = round(self.low * 100)
+        return [hundredth / 100 for hundredth in range(start + (100 - start) % step, 101, step)]
+
+    def write(self, value: float | None) -> str:
+        """``"96.4 %"``, or ``"0.964"`` for a figure that is no share of texts."""
+        return percent(value) if self.percent else number(value)
 
     def at(self, value: float) -> str:
         """Position of ``value`` along the axis, as a CSS percentage."""
@@ -244,6 +250,7 @@ def page_parts(run: Run) -> dict[str, Any]:
         "run": run,
         "headline": headline,
         "labels": run.metrics.get("labels") or [],
+        "baseline_names": BASELINE_NAMES,
         "parts": _parts(receipt),
         "dots": _headline_dots(headline),
         "class_dots": _class_dots(headline),
@@ -307,7 +314,10 @@ def verdict(figures: dict[str, Any], baselines: dict[str, Any]) -> Verdict:
         "same": "The tailored model is not distinguishable from TF-IDF + logistic regression on these texts",
         "worse": "The tailored model is worse than TF-IDF + logistic regression: for these data the simpler method wins",
     }
-    sentence = f"{says[kind]} ({percent(figures['accuracy'])} against {percent(rival['accuracy'])} accuracy)."
+    against = f"{percent(figures['accuracy'])} against {percent(rival['accuracy'])} accuracy"
+    if uneven(figures) and rival.get("macro_f1") is not None:
+        against += f"; macro F1 {number(figures['macro']['f1'])} against {number(rival['macro_f1'])}"
+    sentence = f"{says[kind]} ({against})."
     commonest = baselines.get("majority")
     if commonest and commonest.get("accuracy") is not None and compare(figures, commonest)[0] != "better":
         sentence += " It is not clearly better than always answering with the commonest class: it has learned little."
@@ -343,7 +353,8 @@ def _headline_dots(headline: Headline) -> Dots:
             rows.append(_dot(name, value, None, key))
         else:
             rows.append(_dot(name, figures["accuracy"], figures["interval"], key))
-    return Dots("Macro F1" if headline.uneven else f"Accuracy, with 95{SMALL}% interval", rows)
+    title = "Macro F1" if headline.uneven else f"Accuracy, with 95{SMALL}% interval"
+    return Dots(title, rows, percent=not headline.uneven)
 
 
 def _class_dots(headline: Headline) -> Dots | None:
@@ -467,6 +478,7 @@ def environment(*, autoescape: bool) -> Environment:
         "number": number,
         "amount": amount,
         "plural": plural,
+        "breakable": breakable,
         "duration": duration,
         "shorten": shorten,
         "md": markdown_cell,
@@ -520,8 +532,13 @@ def duration(seconds: float | None) -> str:
     if whole < 60:
         return f"{whole}{SMALL}s"
     if whole < 3600:
-        return f"{whole // 60}{SMALL}min {whole % 60}{SMALL}s"
-    return f"{whole // 3600}{SMALL}h {whole % 3600 // 60}{SMALL}min"
+        return f"{whole // 60}{SMALL}min\u00a0{whole % 60}{SMALL}s"
+    return f"{whole // 3600}{SMALL}h\u00a0{whole % 3600 // 60}{SMALL}min"
+
+
+def breakable(label: Any) -> Markup:
+    """``label``, escaped, with permission to break the line after underscores."""
+    return Markup(str(escape(label)).replace("_", "_<wbr>"))
 
 
 def shorten(text: str, longest: int = LONGEST_TEXT) -> str:
