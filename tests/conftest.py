@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+
+from gptailor.model.config import ModelConfig
+from gptailor.model.decoder import Decoder
 
 torch.set_num_threads(1)  # tiny tensors gain nothing from more, and parallel workers lose
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -19,3 +23,20 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data sets are not here (set GPTAILOR_DATA to their folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_decoder() -> Callable[..., Decoder]:
+    """Tiny decoders in which every tensor matters: nothing is zero, one or small, and logits spread over units."""
+
+    def make(seed: int = 0, **numbers: float) -> Decoder:
+        shape = {"n_layer": 3, "n_head": 4, "n_embd": 32, "vocab_size": 300, "context_length": 24} | numbers
+        decoder = Decoder(ModelConfig(**shape))
+        random = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in decoder.named_parameters():
+                middle = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+                parameter.copy_(middle + 0.3 * torch.randn(parameter.shape, generator=random))
+        return decoder.eval()
+
+    return make

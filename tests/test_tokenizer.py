@@ -166,6 +166,17 @@ def test_end_of_text_by_the_name_in_the_configuration(tmp_path, file, written):
     assert loaded.decode([loaded.end_of_text]) == "<stop>"
 
 
+def test_the_configuration_decides_when_there_are_two_ends(tmp_path):
+    tokenizer = Tokenizer.train(TRAINING, 270)
+    tokenizer.save(tmp_path, context_length=16)
+    assert tokenizer.decode([100]) != "<|endoftext|>"
+    chosen = Backend.from_file(str(tmp_path / "tokenizer.json")).id_to_token(100)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": chosen}), encoding="utf-8")
+    assert Tokenizer.load(tmp_path).end_of_text == 100
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<absent>"}', encoding="utf-8")
+    assert Tokenizer.load(tmp_path).end_of_text == 269
+
+
 # --- Text and specials ---
 
 
@@ -199,11 +210,11 @@ def test_what_a_strangers_file_adds_around_texts_or_by_chance_is_undone(tiny, tm
     backend.enable_padding(length=9)
     backend.model.dropout = 0.9
     backend.save(str(tmp_path / "tokenizer.json"))
-    text = "the morning train leaves at seven"
     loaded = Tokenizer.load(tmp_path)
-    assert loaded.encode(text) == tiny.encode(text)
     loaded.save(tmp_path, context_length=16)
-    assert auto_tokenizer(tmp_path)(text)["input_ids"] == tiny.encode(text)
+    theirs = auto_tokenizer(tmp_path)
+    for text in ("the", "the morning train leaves at seven, and the evening train at nine"):
+        assert theirs(text)["input_ids"] == loaded.encode(text) == tiny.encode(text)
 
 
 @given(st.text())
@@ -252,6 +263,11 @@ def test_training_learns_the_frequent_pairs_and_puts_the_end_last():
     assert tokenizer.end_of_text == 269
     assert len(tokenizer.encode(" the")) == 1
     assert tokenizer.encode("<|endoftext|>").count(tokenizer.end_of_text) == 0
+
+
+def test_a_pair_that_occurs_once_is_not_merged():
+    assert Tokenizer.train(["xyz"], 300).vocab_size == 257
+    assert Tokenizer.train(["xyz xyz"], 300).vocab_size > 257
 
 
 def test_every_text_can_be_written_with_a_vocabulary_from_no_text_at_all():

@@ -1,3 +1,33 @@
-"""Tailor a small open language model to your own task."""
+"""Tailor a small open language model to your own task: from a data file to an evaluated model folder.
 
+The public names are imported when they are first used, so that importing the package, and with it every command's
+``--help``, costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gptailor.errors import UserError
+    from gptailor.estimator import GPTailorClassifier
+    from gptailor.predict import TextClassifier, load
+    from gptailor.tasks.classifier import train_classifier
+
+__all__ = ["GPTailorClassifier", "TextClassifier", "UserError", "load", "train_classifier"]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "GPTailorClassifier": "gptailor.estimator",
+    "TextClassifier": "gptailor.predict",
+    "UserError": "gptailor.errors",
+    "load": "gptailor.predict",
+    "train_classifier": "gptailor.tasks.classifier",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gptailor' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -96,12 +96,12 @@ def train_classifier(
         config = Path(given["out"]) / "run.yaml" if Path(given["out"], "run.yaml").exists() else None
     options = load_config(ClassifierConfig, config, given)
     from gptailor.show import show_results
-    from gptailor.tasks.classifier import train_classifier as run
+    from gptailor.tasks.classifier import run_classifier
     from gptailor.tasks.run import RunFolder
     from gptailor.train.loop import stop_on_interrupt
 
     with stop_on_interrupt() as stop:
-        folder = run(options, resume=resume, console=console, stop=stop)
+        folder = run_classifier(options, resume=resume, console=console, stop=stop)
     show_results(console, RunFolder(folder, resume=True).read_json("metrics.json"), folder)
     if stop.requested:
         raise typer.Exit(130)

@@ -61,7 +61,7 @@ class RunConfig(BaseModel):
     patience: int | None = option(None, "stop after this many evaluations without a better one", group="Training", ge=1)
 
     out: str | None = option(None, "the model folder to write [default: runs/ and the data's name]", group="Run")
-    seed: int = option(123, "seed of split, initialisation and order", group="Run", ge=0)
+    seed: int = option(123, "seed of split, initialisation and order", group="Run", ge=0, lt=2**31)
     seeds: int = option(1, "repeat with this many seeds and report mean and spread", group="Run", ge=1)
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "where to compute", group="Run")
     tensorboard: bool = option(False, "also write TensorBoard events", group="Run")
@@ -72,6 +72,12 @@ class RunConfig(BaseModel):
     def _none_by_name(cls, value: Any, info: Any) -> Any:
         """Lets a flag or file say ``none`` for an option that has a value by default."""
         return None if isinstance(value, str) and value.lower() == "none" and info.field_name == "clip" else value
+
+    @field_validator("header", "quoting", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:
+        """YAML takes a bare ``yes`` or ``no`` for a truth value."""
+        return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
 class ClassifierConfig(RunConfig):
@@ -151,9 +157,13 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
         raise UserError(f"{file} is not YAML: {error}") from None
     if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
         raise UserError(f"{file} holds {type(values).__name__}", expected="lines of the form 'option: value'")
-    return {str(key): value for key, value in values.items()}, {
-        str(key.value): key.start_mark.line + 1 for key, _ in node.value
-    }
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        name, line = str(key.value), key.start_mark.line + 1
+        if name in lines:
+            raise UserError(f"{file}:{line}: {name} stands already in line {lines[name]}")
+        lines[name] = line
+    return {str(key): value for key, value in values.items()}, lines
 
 
 def dump_config(config: RunConfig) -> str:

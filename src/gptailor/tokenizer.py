@@ -44,7 +44,7 @@ class Tokenizer:
         backend.no_padding()
         backend.post_processor = None  # nothing is added around a text here, nor by whoever opens the saved file
         backend.model.dropout = None  # a file can ask for random merges; ids must not depend on chance
-        backend.add_special_tokens([AddedToken(end_of_text, normalized=False, special=True)])
+        backend.add_special_tokens([AddedToken(end_of_text, normalized=False)])
         backend.encode_special_tokens = True  # that is: as ordinary characters
         vocabulary = backend.get_vocab()
         self._backend, self._end_of_text_name = backend, end_of_text

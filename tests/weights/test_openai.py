@@ -248,7 +248,7 @@ def test_an_index_cut_anywhere_is_refused(folder):
 
 
 def test_a_changed_byte_of_the_index_is_found_wherever_it_matters(folder):
-    """Nothing is read from the block of metadata (8 + 5 bytes, then the index block of 15 + 5) and the footer's padding."""
+    """Nothing is read from the block of metadata (13 bytes, then 20 of the index block) and the footer's padding."""
     content = (FIXTURE / INDEX).read_bytes()
     footer = len(content) - 48
     metadata, padding = range(footer - 20 - 13, footer - 20), range(footer + 6, footer + 40)
@@ -308,6 +308,21 @@ def test_what_the_reader_does_not_know_or_believe_is_said(tmp_path, said, entrie
     message = refusal(tmp_path)
     assert re.search(said, message)
     assert "model.ckpt." in message
+
+
+@pytest.mark.parametrize(
+    ("said", "content"),
+    [
+        ("not fit its block", b"\x05\x01\x00a" + bytes(4) + b"\x01\0\0\0"),  # shares 5 bytes with no key
+        ("not fit its block", b"\x00\x09\x00a" + bytes(4) + b"\x01\0\0\0"),  # a key longer than the block
+        ("not fit its block", b"\x00\x01\x03a" + bytes(4) + b"\x01\0\0\0"),  # a value that would be the restart point
+        ("too short for its restart points", b"\xff\xff\xff\xff"),
+        ("too short for its restart points", b""),
+    ],
+)
+def test_blocks_that_contradict_themselves_are_refused(tmp_path, said, content):
+    (tmp_path / INDEX).write_bytes(table([content]))
+    assert said in refusal(tmp_path)
 
 
 def test_blocks_that_overlap_are_refused(tmp_path):

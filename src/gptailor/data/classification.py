@@ -38,7 +38,7 @@ def choose_columns(table: Table, text: str | None, label: str | None) -> tuple[l
     """
     columns = list(table.columns)
     chosen = _listed(table, text)
-    label = _listed(table, label)[0] if label else _named(columns, LABEL_NAMES, avoid=chosen)
+    label = _existing(table, [label])[0] if label else _named(columns, LABEL_NAMES, avoid=chosen)
     chosen = chosen or [name for name in [_named(columns, TEXT_NAMES, avoid=[label])] if name]
     if len(columns) == 2 and (not label or not chosen):
         label, chosen = _of_two(table, label, chosen)
@@ -48,6 +48,8 @@ def choose_columns(table: Table, text: str | None, label: str | None) -> tuple[l
             f"{table.path.name}: no column is recognised as {lacking}",
             expected=f"--text and --label, each one of {', '.join(columns)}",
         )
+    if label in chosen:
+        raise UserError(f"{table.path.name}: column {label} is both text and label", expected="different columns")
     return chosen, label
 
 
@@ -64,10 +66,15 @@ def choose_text(table: Table, text: str | None) -> list[str]:
 
 
 def _listed(table: Table, names: str | None) -> list[str]:
-    """The columns that the user named, all of which must exist."""
-    if names is None or names in table.columns:
-        return [names] if names else []
-    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    """The columns that the user named, separated by commas unless one has that very name."""
+    if not names:
+        return []
+    split = [name.strip() for name in names.split(",") if name.strip()]
+    return _existing(table, [names] if names in table.columns or not split else split)
+
+
+def _existing(table: Table, chosen: list[str]) -> list[str]:
+    """The columns, all of which must exist."""
     missing = [name for name in chosen if name not in table.columns]
     if missing:
         raise UserError(

@@ -27,8 +27,16 @@ def read_parts(config: RunConfig, receipt: Receipt) -> tuple[dict[str, list[Tabl
     for part, path in {"validation": config.validation, "test": config.test}.items():
         if path is not None:
             files["train"] = files.pop("data", files.get("train", []))
-            files[part] = find_parts(path).files["data"]
+            files[part] = _one_part(part, path)
     return {part: [_read(path, part, config, form, receipt) for path in paths] for part, paths in files.items()}, form
+
+
+def _one_part(part: str, path: str) -> list[Path]:
+    """The file, or folder of label folders, that the user names as one part."""
+    found = find_parts(Path(path).expanduser()).files
+    if "data" not in found:
+        raise UserError(f"--{part} {path} is a folder with files for {', '.join(found)}", expected="one file")
+    return found["data"]
 
 
 def _find(data: str, receipt: Receipt) -> tuple[dict[str, list[Path]], Form]:

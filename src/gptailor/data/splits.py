@@ -79,8 +79,9 @@ def stratified(examples: Sequence[Example], shares: Mapping[str, float], seed: i
         if not testable:
             receipt.warn(f"label {label!r} has {len(order)} different text(s): it is trained but not tested")
         begin = 0
-        for name, share in shares.items():
-            end = begin + max(1, round(share * len(order))) * testable
+        for to_come, (name, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):
+            most = len(order) - begin - to_come  # so that the parts to come, with train, get one each
+            end = begin + min(max(1, round(share * len(order))), most) * testable
             parts[name] += [example for group in order[begin:end] for example in group]
             begin = end
         parts["train"] += [example for group in order[begin:] for example in group]
@@ -127,7 +128,7 @@ def undersample(examples: Sequence[Example], seed: int, receipt: Receipt) -> lis
     rows: dict[str, list[int]] = defaultdict(list)
     for row, example in enumerate(examples):
         rows[example.label].append(row)
-    size = min(len(members) for members in rows.values())
+    size = min((len(members) for members in rows.values()), default=0)
     chosen = sorted(int(row) for _, members in sorted(rows.items()) for row in random.permutation(members)[:size])
     kept = [examples[row] for row in chosen]
     _drop_rest(examples, kept, receipt)

@@ -1,4 +1,4 @@
-"""The report's charts as inline SVG: drawn by matplotlib, coloured by the page's style sheet, so that dark mode reaches them.
+"""The report's charts as inline SVG: drawn by matplotlib, coloured by the page's style sheet, in light and dark.
 
 No text of the user ever enters a chart; what stands in one is written here.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Colours that are stood in for while drawing and become the page's CSS variables afterwards.
 INK, SOFT, LINE, ACCENT, SECOND = "#000001", "#000002", "#000003", "#000004", "#000005"
 VARIABLES = {INK: "--ink", SOFT: "--soft", LINE: "--line", ACCENT: "--accent", SECOND: "--second"}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 8.5,
     "axes.edgecolor": LINE,
@@ -43,11 +43,11 @@ STYLE = {
 
 
 def learning_curve(history: Sequence[dict[str, Any]], quantity: str, best_step: int | None, epoch_size: float) -> str:
-    """Curve of ``quantity`` (``"loss"`` or ``"accuracy"``) on training and validation part over epochs; ``""`` if empty.
+    """Loss or accuracy on training and validation part over the epochs; ``""`` when neither was logged.
 
     Args:
         history: lines of ``history.jsonl``.
-        quantity: which of the two.
+        quantity: ``"loss"`` or ``"accuracy"``.
         best_step: the step of the kept weights, marked on the validation curve.
         epoch_size: examples in one epoch; the axis on top counts examples.
     """
@@ -109,10 +109,10 @@ def reliability_diagram(bins: Sequence[dict[str, Any]]) -> str:
         counts.xaxis.set_major_formatter(_as_percent)
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), ylabel="share that was right", xticklabels=[])
         axes.yaxis.set_major_formatter(_as_percent)
-        axes.legend(loc="upper left")
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, columnspacing=1.2)
 
     description = "share of right answers against the predicted probability"
-    return svg(draw, name="reliability", description=description, height=3.8, left=0.17, bottom=0.33, top=0.97)
+    return svg(draw, name="reliability", description=description, height=3.8, left=0.17, bottom=0.31, top=0.91)
 
 
 def length_histogram(lengths: dict[str, Any], limit: int | None) -> str:
@@ -154,16 +154,16 @@ def svg(
 ) -> str:
     """The figure that ``draw`` fills, 4.4 inches wide, as an ``<svg>`` element that scales with its container.
 
-    ``height`` is in inches; ``left``, ``bottom`` and ``top`` say where the axes begin and end, as shares of the figure. The margins are fixed
-    so that charts side by side line up. ``name`` keeps the element ids of several charts on one page apart, and the same
-    from run to run.
+    ``height`` is in inches; ``left``, ``bottom`` and ``top`` say where the axes begin and end, as shares of the figure:
+    fixed, so that charts side by side line up. ``name`` keeps the element ids of several charts on one page apart, and
+    the same from run to run.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure, buffer = Figure(figsize=(4.4, height)), io.StringIO()
-        figure.subplots_adjust(left=left, right=0.975, bottom=bottom, top=top)
+        figure.subplots_adjust(left=left, right=0.96, bottom=bottom, top=top)
         draw(figure.subplots())
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return _for_page(buffer.getvalue(), name, description)
@@ -187,7 +187,7 @@ def _points(history: Sequence[dict[str, Any]], key: str, epoch_size: float) -> l
 
 
 def _training_line(axes: Axes, points: np.ndarray) -> None:
-    """Single batches jump about: they are drawn faintly, their running mean over about a twentieth of the run boldly."""
+    """Single batches jump about: they are drawn faintly, their running mean over a twentieth of the run boldly."""
     window = max(1, len(points) // 20)
     if window > 1:
         axes.plot(*points.T, color=ACCENT, linewidth=0.8, alpha=0.3)
@@ -201,7 +201,9 @@ def _training_line(axes: Axes, points: np.ndarray) -> None:
 def _examples_axis(axes: Axes, epoch_size: float) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    above = axes.secondary_xaxis("top", functions=(lambda x: x * epoch_size, lambda x: x / epoch_size))
+    above = axes.secondary_xaxis(
+        "top", functions=(lambda x: np.multiply(x, epoch_size), lambda x: np.divide(x, epoch_size))
+    )
     above.xaxis.set_major_locator(MaxNLocator(4))
     above.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     above.set_xlabel("examples seen")

@@ -108,7 +108,7 @@ def write_report(folder: Path) -> Path:
         UserError: if ``folder`` is no folder.
     """
     run = read_run(folder)
-    page = environment(autoescape=True).get_template("report.html.j2").render(**page_parts(run))
+    page = environment(autoescape=True).get_template("report.html.j2").render(**page_parts(run), **drawings(run))
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
@@ -240,29 +240,37 @@ def _mistakes(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def page_parts(run: Run) -> dict[str, Any]:
-    """Everything that the templates are given."""
+    """What both templates are given, as values."""
     headline = lead(run.metrics)
-    figures, receipt = headline.figures, run.receipt
-    epoch_size = _epoch_size(run)
-    best_step = (run.metrics.get("best") or {}).get("step")
-    curves = [charts.learning_curve(run.history, each, best_step, epoch_size) for each in ("loss", "accuracy")]
+    figures = headline.figures
     return {
         "run": run,
         "headline": headline,
         "labels": run.metrics.get("labels") or [],
         "baseline_names": BASELINE_NAMES,
-        "parts": _parts(receipt),
+        "parts": _parts(run.receipt),
         "dots": _headline_dots(headline),
         "class_dots": _class_dots(headline),
-        "curves": [(name, curve) for name, curve in zip(("Loss", "Accuracy"), curves, strict=True) if curve],
         "classes": _ordered_classes(figures),
         "matrix": _matrix(figures),
         "heat_map": _heat_map(figures),
         "confused": _confused_pairs(figures),
-        "reliability": charts.reliability_diagram(figures.get("reliability") or []),
         "sure": _sure_sentence(figures),
-        "lengths": charts.length_histogram(receipt.get("lengths") or {}, _cut_limit(receipt)),
-        "balance": _balance(receipt),
+        "balance": _balance(run.receipt),
+    }
+
+
+def drawings(run: Run) -> dict[str, Any]:
+    """The charts of the page, as SVG; empty where there is nothing to draw."""
+    best_step = (run.metrics.get("best") or {}).get("step")
+    curves = {
+        title: charts.learning_curve(run.history, title.lower(), best_step, _epoch_size(run))
+        for title in ("Loss", "Accuracy")
+    }
+    return {
+        "curves": [(title, curve) for title, curve in curves.items() if curve],
+        "reliability": charts.reliability_diagram(lead(run.metrics).figures.get("reliability") or []),
+        "lengths": charts.length_histogram(run.receipt.get("lengths") or {}, _cut_limit(run.receipt)),
     }
 
 
@@ -282,7 +290,7 @@ def lead(metrics: dict[str, Any]) -> Headline:
 
 
 def uneven(figures: dict[str, Any]) -> str:
-    """Why accuracy flatters here, or ``""`` when the largest class has at most three times the texts of the smallest."""
+    """Why accuracy flatters, or ``""`` when the largest class has at most three times the texts of the smallest."""
     classes = figures.get("per_class") or []
     if not classes:
         return ""
@@ -302,7 +310,7 @@ def _support(entry: dict[str, Any]) -> int:
 
 
 def verdict(figures: dict[str, Any], baselines: dict[str, Any]) -> Verdict:
-    """One honest sentence: the model against TF-IDF + logistic regression, and, where it matters, the commonest class."""
+    """One honest sentence: the model against TF-IDF + logistic regression and, if need be, the commonest class."""
     rival = baselines.get("tfidf_logistic_regression")
     if not rival or rival.get("accuracy") is None:
         return Verdict(
@@ -312,7 +320,7 @@ def verdict(figures: dict[str, Any], baselines: dict[str, Any]) -> Verdict:
     says = {
         "better": "The tailored model is clearly better than TF-IDF + logistic regression",
         "same": "The tailored model is not distinguishable from TF-IDF + logistic regression on these texts",
-        "worse": "The tailored model is worse than TF-IDF + logistic regression: for these data the simpler method wins",
+        "worse": "The tailored model is worse than TF-IDF + logistic regression: the simpler method wins here",
     }
     against = f"{percent(figures['accuracy'])} against {percent(rival['accuracy'])} accuracy"
     if uneven(figures) and rival.get("macro_f1") is not None:
@@ -330,8 +338,8 @@ def compare(figures: dict[str, Any], baseline: dict[str, Any]) -> tuple[str, str
     if paired:
         kind = "better" if paired["only_model"] > paired["only_baseline"] else "worse"
         evidence = (
-            f"Exact McNemar test on the same {figures['n']:,} texts: {paired['only_model']:,} that only the model has right, "
-            f"{paired['only_baseline']:,} that only the baseline has right, {p_value(paired['p'])}."
+            f"Exact McNemar test on the same {figures['n']:,} texts: {paired['only_model']:,} that only the model has "
+            f"right, {paired['only_baseline']:,} that only the baseline has right, {p_value(paired['p'])}."
         )
         return (kind if paired["p"] < SIGNIFICANT else "same"), evidence
     (low, high), (other_low, other_high) = figures["interval"], baseline["interval"]
@@ -432,8 +440,8 @@ def _sure_sentence(figures: dict[str, Any]) -> str:
         return ""
     most = max(filled, key=lambda each: each["n"])
     return (
-        f"Where its probability lay between {percent(most['from'], 0)} and {percent(most['to'], 0)} ({most['n']:,} texts, "
-        f"{percent(most['confidence'])} on average), it was right {percent(most['accuracy'])} of the time."
+        f"Where its probability lay between {percent(most['from'], 0)} and {percent(most['to'], 0)} ({most['n']:,} "
+        f"texts, {percent(most['confidence'])} on average), it was right {percent(most['accuracy'])} of the time."
     )
 
 
@@ -479,6 +487,7 @@ def environment(*, autoescape: bool) -> Environment:
         "amount": amount,
         "plural": plural,
         "breakable": breakable,
+        "compact": compact_places,
         "duration": duration,
         "shorten": shorten,
         "md": markdown_cell,
@@ -539,6 +548,16 @@ def duration(seconds: float | None) -> str:
 def breakable(label: Any) -> Markup:
     """``label``, escaped, with permission to break the line after underscores."""
     return Markup(str(escape(label)).replace("_", "_<wbr>"))
+
+
+def compact_places(places: Sequence[str]) -> list[str]:
+    """``["a.tsv:3", "9", "b.tsv:2"]`` for ``["a.tsv:3", "a.tsv:9", "b.tsv:2"]``: each file is named once in a row."""
+    shown, before = [], ""
+    for place in places:
+        file, _, line = place.rpartition(":")
+        shown.append(line if file and file == before else place)
+        before = file
+    return shown
 
 
 def shorten(text: str, longest: int = LONGEST_TEXT) -> str:

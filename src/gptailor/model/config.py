@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
 
 from gptailor.errors import UserError, did_you_mean
+
+# The largest values that are believed, so that a broken file asks for no absurd memory; GPT-2 XL has 48, 25, 1600, ...
+LIMITS = {
+    "n_layer": 1000,
+    "n_head": 1000,
+    "n_embd": 100_000,
+    "vocab_size": 10_000_000,
+    "context_length": 1_000_000,
+    "norm_eps": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -12,7 +23,7 @@ class ModelConfig:
     """Shape of a GPT-2 decoder.
 
     Raises:
-        UserError: when a number is not positive, or ``n_embd`` cannot be shared among the heads.
+        UserError: when a number is not positive or beyond ``LIMITS``, or ``n_embd`` cannot be shared among the heads.
     """
 
     n_layer: int  # L, blocks
@@ -23,9 +34,13 @@ class ModelConfig:
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if getattr(self, field.name) <= 0:
-                raise UserError(f"{field.name} is {getattr(self, field.name)}", expected="a positive number")
+        problems = [
+            UserError(f"{name} is {getattr(self, name):g}", expected=f"a positive number, at most {limit:,}")
+            for name, limit in LIMITS.items()
+            if not 0 < getattr(self, name) <= limit  # also true of NaN
+        ]
+        if problems:
+            raise UserError.joined(problems)
         if self.n_embd % self.n_head:
             raise UserError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
 
@@ -54,7 +69,7 @@ def parse_size(text: str) -> ModelConfig:
     numbers: dict[str, int] = {}
     for part in text.split(","):
         key, _, value = part.partition("=")
-        if key.strip() not in known or not value.strip().isdigit():
+        if key.strip() not in known or not re.fullmatch("[0-9]{1,9}", value.strip()):
             raise UserError(f"size {text!r} has the part {part!r}", expected=f"NUMBER for one of {', '.join(known)}")
         numbers[key.strip()] = int(value)
     return replace(SIZES["tiny"], **numbers)

@@ -11,19 +11,19 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from gptailor.config import ClassifierConfig
+from gptailor.config import ClassifierConfig, load_config
 from gptailor.data.batching import Batch, by_length, collate, shuffled
 from gptailor.evaluate.classification import evaluate_classifier, unseen_texts, write_predictions
 from gptailor.evaluate.metrics import softmax
 from gptailor.evaluate.report import write_model_card, write_report
 from gptailor.model.device import choose_device
 from gptailor.model.head import Classifier, count_parameters, freeze
-from gptailor.predict import TOKENS_PER_BATCH, load, logits_of, self_check
+from gptailor.predict import TOKENS_PER_BATCH, TextClassifier, load, logits_of, self_check
 from gptailor.show import show_plan, show_receipt
 from gptailor.tasks.prepare import Prepared, prepare
 from gptailor.tasks.run import RunFolder
 from gptailor.train.log import RunLog
-from gptailor.train.loop import LoopSettings, StopRequest, train
+from gptailor.train.loop import LoopSettings, StopRequest, stop_on_interrupt, train
 from gptailor.train.losses import Loss, balanced_weights, class_loss
 from gptailor.train.optim import adamw
 from gptailor.train.state import LAST, Progress, load_best, load_state
@@ -64,7 +64,9 @@ class Feed:
         return shuffled(self.lengths[: self.n_train], config.batch_size, config.seed, number)
 
     def keep_trunk(self, folder: Path) -> None:
-        """Runs all texts through the frozen blocks, unless there is no room for the result."""
+        """Runs all texts through the frozen blocks, if there are any and there is room for the result."""
+        if not self.depth:
+            return
         batches = (self.batch(rows) for rows in by_length(self.lengths, TOKENS_PER_BATCH))
         states = ((batch.rows, self._trunk(batch).cpu()) for batch in batches)
         self.trunk = keep_trunk(self.lengths, self.model.decoder.config.n_embd, states, folder / "trunk.bin")
@@ -102,7 +104,25 @@ class Feed:
         return result
 
 
-def train_classifier(config: ClassifierConfig, *, resume: bool, console: Console, stop: StopRequest) -> Path:
+def train_classifier(data: str | Path, *, resume: bool = False, quiet: bool = False, **options: Any) -> TextClassifier:
+    """Trains a classifier and opens it; the same as ``gptailor train classifier``.
+
+    Args:
+        data: a file, a folder with train, validation and test files, or a catalogue name.
+        resume: continue the run in ``out``.
+        quiet: print nothing.
+        options: those of ``ClassifierConfig``, such as ``base="gpt2-small"``, ``out="runs/mine"``, ``epochs=3``.
+
+    Raises:
+        UserError: for anything in data or options that cannot work; nothing is written then.
+    """
+    config = load_config(ClassifierConfig, None, {"data": str(data), **options})
+    with stop_on_interrupt() as stop:
+        folder = run_classifier(config, resume=resume, console=Console(stderr=True, quiet=quiet), stop=stop)
+    return load(folder, config.device)
+
+
+def run_classifier(config: ClassifierConfig, *, resume: bool, console: Console, stop: StopRequest) -> Path:
     """Trains one model, or one for each seed, and returns the folder.
 
     With several seeds the folder is that of the first; those of the others lie in ``seeds/`` below it, and its metrics
@@ -146,26 +166,20 @@ def _one_run(config: ClassifierConfig, run: RunFolder, console: Console, stop: S
     with run.timed("data"):
         prepared = prepare(config)
     config, receipt = prepared.config, prepared.receipt.to_dict()
-    device = choose_device(config.device)
-    torch.manual_seed(config.seed)
-    model = build_classifier(prepared.base.load(prepared.tokenizer), len(prepared.names), prepared.settings).to(device)
-    feed = Feed(prepared, model, freeze(model, config.layers or "all"), device)
+    feed = build(prepared)
     run.claim(config)
     run.write_json("receipt.json", receipt)
+    parameters = count_parameters(feed.model)
     show_receipt(console, receipt)
-    show_plan(console, config, count_parameters(model), feed.depth, str(device))
-    if feed.depth:
-        with run.timed("trunk"):
-            feed.keep_trunk(run.checkpoints)
+    show_plan(console, config, parameters, feed.depth, str(feed.device))
+    with run.timed("trunk"):
+        feed.keep_trunk(run.checkpoints)
     with run.timed("train"):
-        progress = _train(feed, run, console, stop)
-    if config.keep == "best":
-        load_best(run.checkpoints, model)
+        progress = fit_classifier(feed, run.path, run.checkpoints, console, stop)
     with run.timed("evaluate"):
         metrics = _finish(feed, run, progress, finished=not stop.requested)
-    total, trained = count_parameters(model)
-    described = {"base": config.base, "parameters": total, "trainable": trained}
-    run.write_manifest(config, str(device), receipt["files"], described)
+    described = dict(zip(("base", "parameters", "trainable"), (config.base, *parameters), strict=True))
+    run.write_manifest(config, str(feed.device), receipt["files"], described)
     write_report(run.path)
     write_model_card(run.path)
     if metrics["finished"] and not config.keep_checkpoints:
@@ -173,12 +187,26 @@ def _one_run(config: ClassifierConfig, run: RunFolder, console: Console, stop: S
     return metrics
 
 
-def _train(feed: Feed, run: RunFolder, console: Console, stop: StopRequest) -> Progress:
+def build(prepared: Prepared) -> Feed:
+    """The model with its fresh head, frozen as the options say, and the texts for it."""
+    config = prepared.config
+    device = choose_device(config.device)
+    torch.manual_seed(config.seed)
+    model = build_classifier(prepared.base.load(prepared.tokenizer), len(prepared.names), prepared.settings).to(device)
+    return Feed(prepared, model, freeze(model, config.layers or "all"), device)
+
+
+def fit_classifier(feed: Feed, folder: Path, checkpoints: Path, console: Console, stop: StopRequest) -> Progress:
+    """Trains the model of ``feed``, from the state in ``checkpoints`` if there is one; the weights to keep stay in it.
+
+    Args:
+        folder: where ``history.jsonl`` is written.
+    """
     config = feed.prepared.config
     assert config.epochs and config.lr  # decided by ``for_base``
     optimizer = adamw(feed.model, config.lr, config.weight_decay)
-    saved = (run.checkpoints / LAST).exists()
-    progress = load_state(run.checkpoints, feed.model, optimizer) if saved else Progress()
+    saved = (checkpoints / LAST).exists()
+    progress = load_state(checkpoints, feed.model, optimizer) if saved else Progress()
     settings = LoopSettings(
         epochs=config.epochs,
         steps_per_epoch=-(-len(feed.epoch(0)) // config.accumulate),
@@ -191,19 +219,22 @@ def _train(feed: Feed, run: RunFolder, console: Console, stop: StopRequest) -> P
         patience=config.patience,
     )
     steps = settings.epochs * settings.steps_per_epoch
-    with RunLog(run.path, steps, console=console, tensorboard=config.tensorboard, resumed_at=progress.step) as log:
-        return train(
+    with RunLog(folder, steps, console=console, tensorboard=config.tensorboard, resumed_at=progress.step) as log:
+        progress = train(
             feed.model,
             optimizer,
             settings,
             batches=feed.epoch,
             loss=feed.loss,
             evaluate=feed.evaluate,
-            folder=run.checkpoints,
+            folder=checkpoints,
             log=log,
             progress=progress,
             stop=stop,
         )
+    if config.keep == "best":
+        load_best(checkpoints, feed.model)
+    return progress
 
 
 def _finish(feed: Feed, run: RunFolder, progress: Progress, *, finished: bool) -> dict[str, Any]:

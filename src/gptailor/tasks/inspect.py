@@ -63,8 +63,9 @@ def _show_estimate(prepared: Prepared, console: Console) -> None:
     )
     show_plan(console, config, count_parameters(model), depth, config.device)
     minutes, seconds = divmod(round(estimate.seconds), 60)
+    memory, speed = f"{estimate.memory / 2**30:.1f} GiB", f"{estimate.speed / 1e9:.0f} GFLOP/s"
     console.print(
-        f"estimate for training on this CPU: [bold]{minutes} min {seconds} s[/], "
-        f"[bold]{estimate.memory / 2**30:.1f} GiB[/] of memory (from {estimate.speed / 1e9:.0f} GFLOP/s measured; expect a factor of two either way)",
+        f"estimate for training on this CPU: [bold]{minutes} min {seconds} s[/] and [bold]{memory}[/] of memory "
+        f"(from {speed} measured; expect a factor of two either way)",
         highlight=False,
     )

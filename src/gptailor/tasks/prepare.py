@@ -58,7 +58,6 @@ def prepare(config: ClassifierConfig) -> Prepared:
         UserError: for anything in data or options that cannot work.
     """
     base = open_base(config.base, config.tokenizer)
-    config = config.for_base(pretrained=base.pretrained)
     receipt = Receipt()
     tables, form = read_parts(config, receipt)
     text, label = config.text or form.text or None, config.label or form.label or None
@@ -66,7 +65,16 @@ def prepare(config: ClassifierConfig) -> Prepared:
     everything = [example for examples in given.values() for example in examples]
     label_names(everything)
     receipt.look(everything)
-    parts = arrange(given, config, receipt)
+    return encode_parts(config, base, arrange(given, config, receipt), receipt)
+
+
+def encode_parts(config: ClassifierConfig, base: Base, parts: Parts, receipt: Receipt) -> Prepared:
+    """Gives the texts of all parts their ids, with the base's tokenizer or one that is trained on the training part.
+
+    Raises:
+        UserError: when lengths and padding do not fit the base.
+    """
+    config = config.for_base(pretrained=base.pretrained)
     tokenizer = base.tokenizer or Tokenizer.train([example.text for example in parts["train"]], config.vocab)
     for examples in parts.values():
         encode(examples, tokenizer)

@@ -88,7 +88,8 @@ def train(
         if stop.requested:
             break
         progress.epoch, progress.position = progress.epoch + 1, 0
-        if not settings.evaluate_every:
+        ended = progress.epoch == settings.epochs  # then what was learned since the last evaluation is judged too
+        if not settings.evaluate_every or (ended and progress.step % settings.evaluate_every):
             _evaluate(model, evaluate, folder, log, progress)
         save_state(folder, model, optimizer, progress)
     save_state(folder, model, optimizer, progress)

@@ -64,6 +64,7 @@ def load_state(folder: Path, model: nn.Module, optimizer: Optimizer) -> Progress
         tensors = load_file(folder / LAST)
         with safe_open(folder / LAST, framework="pt") as opened:
             progress = Progress(**json.loads((opened.metadata() or {})["progress"]))
+        random = tensors.pop("random")
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{folder / LAST} is no state to resume from: {error}", hint="start the run again") from None
     put_back(model, {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
@@ -73,7 +74,7 @@ def load_state(folder: Path, model: nn.Module, optimizer: Optimizer) -> Progress
             _, index, key = name.split(".")
             state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["random"])
+    torch.set_rng_state(random)
     return progress
 
 
@@ -83,8 +84,12 @@ def save_best(folder: Path, model: nn.Module) -> None:
 
 
 def load_best(folder: Path, model: nn.Module) -> None:
-    """Puts the best trained tensors back into the model."""
-    put_back(model, load_file(folder / BEST))
+    """Puts the best trained tensors back into the model. Raises ``UserError`` when they cannot be read."""
+    try:
+        tensors = load_file(folder / BEST)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder / BEST} holds no weights: {error}", hint="start the run again") from None
+    put_back(model, tensors)
 
 
 @torch.no_grad()
