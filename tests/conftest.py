@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch
 
 from gptailor.model.config import ModelConfig
 from gptailor.model.decoder import Decoder
+from tests.tiny import BAD, GOOD, run, sentence
 
 torch.set_num_threads(1)  # tiny tensors gain nothing from more, and parallel workers lose
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -40,3 +43,20 @@ def make_decoder() -> Callable[..., Decoder]:
         return decoder.eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def moods(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 different texts in two labels, with a header."""
+    rng = random.Random(5)
+    file = tmp_path_factory.mktemp("moods") / "moods.csv"
+    rows = {sentence(words, rng): label for _ in range(80) for label, words in (("good", GOOD), ("bad", BAD))}
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        csv.writer(opened).writerows([("text", "label"), *list(rows.items())[:120]])
+    return file
+
+
+@pytest.fixture(scope="session")
+def trained(moods: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    return run(moods, tmp_path_factory.mktemp("trained") / "run")

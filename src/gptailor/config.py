@@ -126,7 +126,7 @@ class ClassifierConfig(RunConfig):
         A pretrained base keeps what it knows (last block, small rate, the book's five epochs); random weights have
         everything to learn.
         """
-        usual = {"layers": "1", "lr": 5e-5, "epochs": 5} if pretrained else {"layers": "all", "lr": 1e-3, "epochs": 10}
+        usual = {"layers": "1", "lr": 5e-5, "epochs": 5} if pretrained else {"layers": "all", "lr": 5e-4, "epochs": 10}
         return self.model_copy(update={key: value for key, value in usual.items() if getattr(self, key) is None})
 
 

@@ -35,7 +35,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         problems = [
-            UserError(f"{name} is {getattr(self, name):g}", expected=f"a positive number, at most {limit:,}")
+            UserError(f"{name} is {getattr(self, name)!s:.40}", expected=f"a positive number, at most {limit:,}")
             for name, limit in LIMITS.items()
             if not 0 < getattr(self, name) <= limit  # also true of NaN
         ]

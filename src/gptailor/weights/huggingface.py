@@ -49,16 +49,17 @@ class WeightFiles:
 
     def _files(self) -> list[Path]:
         if (self.folder / INDEX).is_file():
-            names = sorted(set(read_json(self.folder / INDEX).get("weight_map", {}).values()))
+            weight_map = read_json(self.folder / INDEX).get("weight_map")
+            names = list(weight_map.values()) if isinstance(weight_map, dict) else []
             wrong = [name for name in names if not isinstance(name, str) or Path(name).name != name]
             if wrong:
                 raise UserError(f"{INDEX} names files outside the folder: {listing(wrong)}")
-            absent = [name for name in names if not (self.folder / name).is_file()]
+            absent = [name for name in dict.fromkeys(names) if not (self.folder / name).is_file()]
             if absent or not names:
                 raise UserError(
                     f"{self.folder} lacks {listing(absent) or 'any shard'}", expected=f"all that {INDEX} names"
                 )
-            return [self.folder / name for name in names]
+            return [self.folder / name for name in sorted(set(names))]
         if (self.folder / SINGLE).is_file():
             return [self.folder / SINGLE]
         pickles = [name for name in PICKLES if (self.folder / name).exists()]
@@ -97,22 +98,25 @@ def read_config(folder: Path) -> ModelConfig:
         UserError: listing all settings that GPTailor's decoder does not have.
     """
     values = read_json(folder / "config.json")
+    values = {"layer_norm_epsilon": 1e-5} | values
+    expected = {key: repr(fixed) for key, fixed in FIXED.items() if key in values and values[key] != fixed}
+    if values.get("n_inner") is not None and values["n_inner"] != 4 * _number(values.get("n_embd")):
+        expected["n_inner"] = "4 times n_embd"
+    expected |= {key: "a number" for key in SHAPE if not _number(values.get(key))}
     problems = [
-        UserError(f"{folder}/config.json: {key} is {values[key]!r}", expected=repr(fixed))
-        for key, fixed in FIXED.items()
-        if key in values and values[key] != fixed
+        UserError(f"{folder}/config.json: {key} is {values.get(key)!r:.80}", expected=expected[key]) for key in expected
     ]
-    if values.get("n_inner") not in (None, 4 * int(values.get("n_embd", 0) or 0)):
-        problems.append(UserError(f"{folder}/config.json: n_inner is {values['n_inner']!r}", expected="4 times n_embd"))
-    keys = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "vocab_size": "vocab_size"}
-    keys |= {"context_length": "n_positions"}
-    for theirs in keys.values():
-        if not isinstance(values.get(theirs), int):
-            problems.append(UserError(f"{folder}/config.json: {theirs} is {values.get(theirs)!r}", expected="a number"))
     if problems:
         raise UserError.joined(problems)
-    shape = {ours: values[theirs] for ours, theirs in keys.items()}
-    return ModelConfig(**shape, norm_eps=float(values.get("layer_norm_epsilon", 1e-5)))
+    try:
+        return ModelConfig(**{ours: values[key] for key, ours in SHAPE.items()})
+    except UserError as error:
+        raise UserError(f"{folder}/config.json: {error}") from None
+
+
+def _number(value: object) -> float:
+    """The value of a JSON number, and 0 for everything else, true and false included."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else 0
 
 
 def load_decoder(folder: Path) -> Decoder:
@@ -122,10 +126,11 @@ def load_decoder(folder: Path) -> Decoder:
         UserError: listing all tensors that are missing or have another shape.
     """
     config, files = read_config(folder), WeightFiles(folder)
-    prefix = "transformer." if "transformer.wte.weight" in files.file_of else ""
-    head = files.file_of.get("lm_head.weight")
-    if head and not torch.equal(files.tensor("lm_head.weight"), files.tensor(prefix + "wte.weight")):
-        raise UserError(f"{head}: the output head is not the token embedding", expected="tied weights, as in GPT-2")
+    prefix = "transformer." if any(name.startswith("transformer.") for name in files.file_of) else ""
+    tied = [name for name in ("lm_head.weight", prefix + "wte.weight") if name in files.file_of]
+    if len(tied) == 2 and not torch.equal(*map(files.tensor, tied)):
+        found = f"{folder}: the output head lm_head.weight is not the token embedding"
+        raise UserError(found, expected="tied weights, as in GPT-2")
     return assemble(
         config,
         available={name.removeprefix(prefix): files.shape(name) for name in files.file_of if name.startswith(prefix)},

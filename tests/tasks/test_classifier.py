@@ -1,0 +1,202 @@
+"""The whole path: a file in, an evaluated model folder out that other tools open."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import gptailor
+from gptailor.errors import UserError
+from gptailor.tasks import classifier
+from gptailor.train.loop import StopRequest
+from tests.tiny import TINY, run
+
+FILES = {
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "run.yaml",
+    "manifest.json",
+    "receipt.json",
+    "history.jsonl",
+    "metrics.json",
+    "predictions.csv",
+    "report.html",
+    "README.md",
+}
+
+
+def read(folder: Path, name: str) -> Any:
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def test_a_run_leaves_one_complete_folder(trained: Path) -> None:
+    assert {file.name for file in trained.iterdir()} == FILES
+    metrics = read(trained, "metrics.json")
+    for figures in (metrics["test"], metrics["test_unseen"], *metrics["baselines"].values()):
+        assert figures["n"] == 24
+        assert figures["interval"][0] <= figures["accuracy"] <= figures["interval"][1]
+    assert metrics["finished"] is True
+    assert metrics["test"]["accuracy"] > 0.9, "three telling words in every text: this can be learned"
+    assert metrics["self_check"]["max_difference"] <= metrics["self_check"]["tolerance"]
+    with (trained / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sum(row["correct"] == "true" for row in rows) == metrics["test"]["correct"]
+    assert read(trained, "manifest.json")["inputs"][0]["sha256"] == read(trained, "receipt.json")["files"][0]["sha256"]
+
+
+def test_transformers_gives_the_same_logits(trained: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model, tokenizer = (
+        AutoModelForSequenceClassification.from_pretrained(trained),
+        AutoTokenizer.from_pretrained(trained),
+    )
+    texts = ["the soup was lovely", "grim", "the film number 7 was rude and cold and loud, and far too long"]
+    encoded = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        theirs = model(**{key: encoded[key] for key in ("input_ids", "attention_mask")}).logits.numpy()
+    ours = gptailor.load(trained)
+    np.testing.assert_allclose(ours.logits(texts), theirs, atol=1e-5)
+    assert [model.config.id2label[i] for i in theirs.argmax(1)] == ours.predict(texts)
+
+
+def test_the_saved_configuration_repeats_the_run(trained: Path, tmp_path: Path) -> None:
+    saved = yaml.safe_load((trained / "run.yaml").read_text(encoding="utf-8"))
+    again = run(**saved, out=tmp_path / "again")
+    first, second = load_file(trained / "model.safetensors"), load_file(again / "model.safetensors")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert read(trained, "metrics.json") == read(again, "metrics.json")
+
+
+@pytest.mark.parametrize("layers", ["1", "2", "head"])
+def test_the_kept_trunk_changes_nothing(
+    trained: Path, moods: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layers: str
+) -> None:
+    options = {"base": str(trained), "layers": layers, "epochs": 1}
+    kept = load_file(run(moods, tmp_path / "kept", **options) / "model.safetensors")
+    monkeypatch.setattr(classifier, "keep_trunk", lambda *args: None)
+    anew = load_file(run(moods, tmp_path / "anew", **options) / "model.safetensors")
+    for name in kept:
+        torch.testing.assert_close(kept[name], anew[name], atol=1e-5, rtol=0)
+    base = load_file(trained / "model.safetensors")
+    changed = {name.split(".")[2] for name in kept if ".h." in name and not torch.equal(kept[name], base[name])}
+    assert changed == {"1": {"1"}, "2": {"0", "1"}, "head": set()}[layers]
+
+
+ABLATIONS = [
+    {"read": "first"},
+    {"layers": "head"},
+    {"layers": "2"},
+    {"layers": "all"},
+    {"pad_to": "context", "read": "last-position"},
+    {"pad_to": "data", "read": "last-position"},
+    {"pad_to": "30"},
+    {"batch_size": 1, "accumulate": 8},
+    {"causal": False},
+    {"read": "mean"},
+    {"read": "last+mean"},
+    {"balance": "undersample"},
+    {"balance": "weights"},
+    {"split": "book"},
+    {"duplicates": "keep"},
+    {"max_length": 4},
+    {"schedule": "constant", "warmup": 0, "clip": "none", "keep": "last", "patience": 1, "evaluate_every": 5},
+    {"tensorboard": True, "keep_checkpoints": True},
+]
+
+
+@pytest.mark.parametrize("options", ABLATIONS, ids=lambda o: ",".join(f"{k}={v}" for k, v in o.items()))
+def test_every_setting_trains_and_comes_back_the_same(
+    trained: Path, moods: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """The settings of the ablation table; the check at save compares the folder with the model in training."""
+    folder = run(moods, tmp_path / "run", base=str(trained), **({"epochs": 1} | options))
+    metrics = read(folder, "metrics.json")
+    assert metrics["finished"] and metrics["self_check"]["max_difference"] <= 1e-4
+    model = gptailor.load(folder)
+    assert model.settings.portable == (options.get("read", "last") == "last" and options.get("causal", True))
+    saved = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
+    assert all(saved[key] == value for key, value in options.items() if value != "none")
+    assert (folder / "checkpoints").exists() == options.get("keep_checkpoints", False)
+
+
+@pytest.mark.parametrize("steps", [1, 14])
+def test_an_interrupted_run_is_usable_and_resumes_to_the_same_weights(
+    trained: Path, moods: Path, tmp_path: Path, steps: int
+) -> None:
+    whole = run(moods, tmp_path / "whole")
+
+    class After(StopRequest):
+        """Says stop once it has been asked ``steps`` times."""
+
+        asked = 0
+
+        @property
+        def requested(self) -> bool:  # type: ignore[override]
+            self.asked += 1
+            return self.asked >= steps
+
+        @requested.setter
+        def requested(self, value: bool) -> None:
+            pass
+
+    folder = run(moods, tmp_path / "cut", stop=After())
+    assert read(folder, "metrics.json")["finished"] is False
+    assert "test" not in read(folder, "metrics.json"), "the test part is touched once, at the end"
+    assert len(gptailor.load(folder).predict(["the soup was lovely"])) == 1
+    assert (folder / "report.html").exists()
+    with pytest.raises(UserError, match="already holds another run"):
+        run(moods, folder)
+    with pytest.raises(UserError, match="batch_size was 8 and is now 4"):
+        run(moods, folder, resume=True, batch_size=4)
+    run(moods, folder, resume=True)
+    first, second = load_file(whole / "model.safetensors"), load_file(folder / "model.safetensors")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    lines = [line for line in (folder / "history.jsonl").read_text().splitlines() if "evaluate" in line]
+    assert lines == [line for line in (whole / "history.jsonl").read_text().splitlines() if "evaluate" in line]
+
+
+def test_several_seeds_give_mean_and_spread(moods: Path, tmp_path: Path) -> None:
+    folder = run(moods, tmp_path / "run", seeds=3, epochs=1)
+    spread = read(folder, "metrics.json")["seeds"]["test_unseen"]
+    values = [
+        read(place, "metrics.json")["test_unseen"]["accuracy"]
+        for place in (folder, *sorted((folder / "seeds").iterdir()))
+    ]
+    assert [entry["seed"] for entry in spread["values"]] == [123, 124, 125]
+    assert spread["mean"] == pytest.approx(sum(values) / 3)
+    assert spread["sd"] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_given_files_stay_apart_and_shared_texts_are_told(moods: Path, tmp_path: Path) -> None:
+    lines = moods.read_text(encoding="utf-8").splitlines()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.csv").write_text("\n".join(lines[:80]), encoding="utf-8")
+    (tmp_path / "data" / "test.csv").write_text("\n".join([lines[0], *lines[70:]]), encoding="utf-8")
+    folder = run(tmp_path / "data", tmp_path / "run", epochs=1)
+    metrics, receipt = read(folder, "metrics.json"), read(folder, "receipt.json")
+    assert metrics["test"]["n"] == 51
+    in_train = receipt["shared"]["test"]["in_train"]
+    assert 0 < in_train <= 10, "10 texts stand in both files, and some of those were held out for validation"
+    assert metrics["test_unseen"]["n"] == 51 - in_train
+    assert any("word for word" in warning for warning in receipt["warnings"])
+
+
+def test_prediction_from_python(moods: Path, tmp_path: Path) -> None:
+    model = gptailor.train_classifier(moods, out=str(tmp_path / "run"), quiet=True, **TINY)
+    probabilities = model.predict_proba(["the soup was lovely and warm and kind", "grim and rude"])
+    assert model.labels == ["bad", "good"]
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+    assert model.predict(["the soup was lovely and warm and kind"]) == ["good"]
+    with pytest.raises(UserError, match="text number 2 is empty"):
+        model.predict(["x", "  "])
