@@ -31,7 +31,7 @@ format: $(READY)  ## format the code
 	$(BIN)/ruff format .
 
 bench: $(READY)  ## compare with transformers on this machine (several minutes)
-	$(BIN)/python benchmarks/classification.py
+	$(BIN)/python benchmarks/run.py
 
 clean:  ## remove the environment and the runs
 	rm -rf $(VENV) runs

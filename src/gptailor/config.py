@@ -174,10 +174,15 @@ def dump_config(config: RunConfig) -> str:
         for name in names:
             if name != "out":
                 description = type(config).model_fields[name].description
-                value = yaml.safe_dump({name: getattr(config, name)}, allow_unicode=True, width=10_000).strip()
-                blocks.append(f"# {description}\n{value}")
+                blocks.append(f"# {description}\n{_yaml_line(name, getattr(config, name))}")
         blocks.append("")
     return "\n".join(blocks)
+
+
+def _yaml_line(name: str, value: Any) -> str:
+    # PyYAML writes the line ends that are not ASCII as they are, and reads them as spaces: they have to be escaped.
+    readable = not set("\x85\u2028\u2029") & set(str(value))
+    return yaml.safe_dump({name: value}, allow_unicode=readable, width=10_000).strip()
 
 
 def grouped_options(kind: type[RunConfig]) -> dict[str, list[str]]:

@@ -121,7 +121,7 @@ def _weigh_quotes(source: Source, delimiter: str, header: bool | None) -> _Grid:
 def _why_quotes(seen: Evidence) -> str:
     otherwise = "as many rows would fit"
     if seen.plain_lost:
-        otherwise = f"{seen.plain_lost:,} of {sum(seen.plain.values()):,} lines would not fit"
+        otherwise = f"{seen.plain_lost:,} of {seen.plain.total():,} lines would not fit"
     elif seen.swallowed:
         otherwise = f"{seen.swallowed:,} lines inside texts would be rows of their own"
     return f"quotes enclose fields: without quoting, {otherwise} (--quoting no to change)"
@@ -140,8 +140,9 @@ def _tell_delimiter(source: Source, format: str, quoting: bool | None) -> str:
     """The delimiter that splits the lines most evenly; the one that the file's name calls for needs less proof."""
     sample: list[Line] = []
     for line in islice(source.lines(), _SAMPLE):
-        if not line.problem:
-            sample.append(line)
+        if line.problem:
+            continue
+        sample.append(line)
         if len(line.text) > CHUNK:
             break
     scores = {delimiter: _evenness(sample, delimiter, quoting) for delimiter in _DELIMITERS}

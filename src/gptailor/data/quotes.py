@@ -50,7 +50,7 @@ class Evidence:
     @property
     def plain_lost(self) -> int:
         """Lines that do not have the commonest number of fields when split plainly."""
-        return sum(self.plain.values()) - max(self.plain.values(), default=0)
+        return self.plain.total() - max(self.plain.values(), default=0)
 
 
 class _BadQuotes(Exception):

@@ -127,7 +127,7 @@ def _distribution(lengths: Sequence[int]) -> dict[str, Any]:
     return {
         "mean": round(float(np.mean(lengths)), 1),
         "median": float(np.median(lengths)),
-        "p95": float(np.percentile(lengths, 95)),
+        "p95": round(float(np.percentile(lengths, 95)), 1),
         "max": max(lengths),
         "edges": [round(float(edge), 1) for edge in edges],
         "counts": counts.tolist(),

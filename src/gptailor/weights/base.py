@@ -120,7 +120,7 @@ def fetch(repository: str) -> Path:
         UserError: when it is not in the cache and the Hub cannot be reached (one attempt) or does not have it.
     """
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(repository, local_files_only=True, allow_patterns=HUB_FILES))
@@ -134,21 +134,23 @@ def fetch(repository: str) -> Path:
     _ask_once(repository, constants.ENDPOINT, hint)
     try:
         return Path(snapshot_download(repository, allow_patterns=HUB_FILES))
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # also a connection that breaks, whose class belongs to the client's own HTTP library
         raise UserError(f"downloading {repository} failed: {error}", hint="run the command again to continue") from None
 
 
 def _ask_once(repository: str, endpoint: str, hint: str) -> None:
     """Fails within seconds where the Hub's own client would retry for half a minute per file."""
-    import httpx2
+    from huggingface_hub import model_info
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
     try:
-        answer = httpx2.get(f"{endpoint}/api/models/{repository}", timeout=10, follow_redirects=True)
-    except httpx2.HTTPError as error:
+        model_info(repository, timeout=10)
+    except RepositoryNotFoundError:
         raise UserError(
-            f"{repository} is not in the cache and {endpoint} cannot be reached: {error}", hint=hint
+            f"{endpoint} has no public model {repository}", hint="check the name; private models need a login"
         ) from None
-    if answer.status_code in (401, 403, 404):
-        raise UserError(
-            f"{endpoint} has no public model {repository}", hint="check the name; gated models need a login"
-        )
+    except HfHubHTTPError:
+        return  # it is there, and the download will say what it has against us
+    except Exception as error:  # no answer: the class belongs to the client's own HTTP library
+        found = f"{repository} is not in the cache and {endpoint} cannot be reached: {error}"
+        raise UserError(found, hint=hint) from None

@@ -36,7 +36,7 @@ class ClassifierSettings(BaseModel):
         temperature: probabilities are softmax(logits / temperature).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     read: Read | Literal["last-position"] = "last"
     causal: bool = True
@@ -114,8 +114,8 @@ def load_classifier(folder: Path) -> ClassifierFolder:
         raise UserError(f"{folder} is no folder", expected="a model folder, as 'gptailor train classifier' writes it")
     config = read_json(folder / "config.json")
     labels = read_labels(config, folder)
-    settings = read_settings(config, folder)
     decoder = load_decoder(folder)
+    settings = fitted(read_settings(config, folder), decoder.config.context_length, folder)
     tokenizer = Tokenizer.load(folder)
     check_tokenizer(tokenizer, decoder.config.vocab_size, folder)
     model = build_classifier(decoder, len(labels), settings)
@@ -144,15 +144,26 @@ def read_labels(config: Mapping[str, Any], folder: Path) -> list[str]:
 
 def read_settings(config: Mapping[str, Any], folder: Path) -> ClassifierSettings:
     """Our settings from config.json; the defaults when another tool wrote it."""
-    values = dict(config.get("gptailor") or {"task": "classifier"})
-    if values.pop("task", None) != "classifier":
+    values = config.get("gptailor") or {"task": "classifier"}
+    if not isinstance(values, dict):
+        raise UserError(f"{folder}/config.json: key gptailor is {values!r:.80}", expected="an object with settings")
+    if values.get("task") != "classifier":
         raise UserError(f"{folder} is no classifier", expected="a folder from 'gptailor train classifier'")
     try:
-        return ClassifierSettings.model_validate(values)
+        return ClassifierSettings.model_validate({key: value for key, value in values.items() if key != "task"})
     except ValidationError as error:
         problems = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
         hint = "it may come from a newer GPTailor: pip install -U gptailor"
         raise UserError(f"{folder}/config.json, key gptailor: {problems}", hint=hint) from None
+
+
+def fitted(settings: ClassifierSettings, context_length: int, folder: Path) -> ClassifierSettings:
+    """The settings with ``max_length`` filled in. Raises ``UserError`` when lengths are beyond the model's context."""
+    for name in ("max_length", "padded_to"):
+        if (getattr(settings, name) or 0) > context_length:
+            found = f"{folder}/config.json, key gptailor: {name} is {getattr(settings, name)}"
+            raise UserError(found, expected=f"at most {context_length}, the context of the model")
+    return settings.model_copy(update={"max_length": settings.max_length or context_length})
 
 
 def check_tokenizer(tokenizer: Tokenizer, vocab_size: int, source: Path | str) -> None:

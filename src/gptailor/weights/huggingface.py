@@ -19,6 +19,8 @@ from gptailor.weights.names import gpt2_names
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 PICKLES = ("pytorch_model.bin", "model.bin", "model.pt", "model.pth")
+# Heads, which have their own readers, and the causal masks that old versions of transformers stored beside the weights.
+IGNORED, BUFFERS = {"lm_head.weight", "score.weight"}, (".attn.bias", ".attn.masked_bias")
 # What GPT-2's class can be told to do differently and this decoder does not.
 FIXED = {
     "model_type": "gpt2",
@@ -26,6 +28,15 @@ FIXED = {
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,
+}
+# Numbers of config.json: our name, and the types they may have; a bool is no number.
+SHAPE = {
+    "n_layer": ("n_layer", (int,)),
+    "n_head": ("n_head", (int,)),
+    "n_embd": ("n_embd", (int,)),
+    "vocab_size": ("vocab_size", (int,)),
+    "n_positions": ("context_length", (int,)),
+    "layer_norm_epsilon": ("norm_eps", (int, float)),
 }
 
 
@@ -53,7 +64,7 @@ class WeightFiles:
             names = list(weight_map.values()) if isinstance(weight_map, dict) else []
             wrong = [name for name in names if not isinstance(name, str) or Path(name).name != name]
             if wrong:
-                raise UserError(f"{INDEX} names files outside the folder: {listing(wrong)}")
+                raise UserError(f"{self.folder / INDEX} names files outside the folder: {listing(wrong)}")
             absent = [name for name in dict.fromkeys(names) if not (self.folder / name).is_file()]
             if absent or not names:
                 raise UserError(
@@ -97,26 +108,20 @@ def read_config(folder: Path) -> ModelConfig:
     Raises:
         UserError: listing all settings that GPTailor's decoder does not have.
     """
-    values = read_json(folder / "config.json")
-    values = {"layer_norm_epsilon": 1e-5} | values
+    file = folder / "config.json"
+    values: dict[str, Any] = {"layer_norm_epsilon": 1e-5} | read_json(file)
     expected = {key: repr(fixed) for key, fixed in FIXED.items() if key in values and values[key] != fixed}
-    if values.get("n_inner") is not None and values["n_inner"] != 4 * _number(values.get("n_embd")):
+    expected |= {key: "a number" for key, (_, kinds) in SHAPE.items() if type(values.get(key)) not in kinds}
+    if "n_embd" not in expected and values.get("n_inner") not in (None, 4 * values["n_embd"]):
         expected["n_inner"] = "4 times n_embd"
-    expected |= {key: "a number" for key in SHAPE if not _number(values.get(key))}
-    problems = [
-        UserError(f"{folder}/config.json: {key} is {values.get(key)!r:.80}", expected=expected[key]) for key in expected
-    ]
-    if problems:
-        raise UserError.joined(problems)
+    if expected:
+        raise UserError.joined(
+            [UserError(f"{file}: {key} is {values.get(key)!r:.80}", expected=right) for key, right in expected.items()]
+        )
     try:
-        return ModelConfig(**{ours: values[key] for key, ours in SHAPE.items()})
+        return ModelConfig(**{ours: values[key] for key, (ours, _) in SHAPE.items()})
     except UserError as error:
-        raise UserError(f"{folder}/config.json: {error}") from None
-
-
-def _number(value: object) -> float:
-    """The value of a JSON number, and 0 for everything else, true and false included."""
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else 0
+        raise UserError(f"{file}: {error}") from None
 
 
 def load_decoder(folder: Path) -> Decoder:
@@ -133,7 +138,7 @@ def load_decoder(folder: Path) -> Decoder:
         raise UserError(found, expected="tied weights, as in GPT-2")
     return assemble(
         config,
-        available={name.removeprefix(prefix): files.shape(name) for name in files.file_of if name.startswith(prefix)},
+        available={name.removeprefix(prefix): files.shape(name) for name in files.file_of},
         read=lambda name: files.tensor(prefix + name),
         naming="huggingface",
         source=folder,
@@ -159,13 +164,16 @@ def assemble(
         decoder = Decoder(config)
     expected = {name: tuple(parameter.shape) for name, parameter in decoder.named_parameters()}
     names = gpt2_names(config.n_layer)
-    problems: list[UserError] = []
+    missing = [getattr(name, naming) for name in names if getattr(name, naming) not in available]
+    problems = [UserError(f"{source}: {len(missing)} missing tensors: {listing(missing, 50)}")] if missing else []
     for name in names:
         theirs, shape = getattr(name, naming), expected[name.ours][:: -1 if name.transposed else 1]
-        if theirs not in available:
-            problems.append(UserError(f"{source}: tensor {theirs} is missing"))
-        elif available[theirs] != shape:
+        if available.get(theirs, shape) != shape:
             problems.append(UserError(f"{source}: {theirs} is {available[theirs]}", expected=f"{shape} by the config"))
+    unknown = sorted(set(available) - {getattr(name, naming) for name in names} - IGNORED)
+    unknown = [name for name in unknown if not name.endswith(BUFFERS)]
+    if unknown:
+        problems.append(UserError(f"{source}: tensors that no GPT-2 has: {listing(unknown)}"))
     if problems:
         raise UserError.joined(problems)
     state = {}

@@ -1,0 +1,36 @@
+"""A label may stand at the beginning of a line or be the name of the folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gptailor.data.sources import Dropped, find_parts, read_table
+from tests.data.files import write
+
+
+def test_label_first_lines(tmp_path: Path) -> None:
+    content = "HUM:ind Who is  it ?\nham  hello\n\nalone\nNUM: how many\n"
+    table = read_table(write(tmp_path / "t.txt", content), format="label-first")
+    assert table.columns == {
+        "label": ["HUM", "ham", "NUM"],
+        "fine": ["HUM:ind", "ham", "NUM"],
+        "text": ["Who is  it ?", "hello", "how many"],
+    }
+    assert table.lines == [1, 2, 5]
+    assert table.dropped == [Dropped(4, "no text after the label")]
+
+
+def test_label_folders(tmp_path: Path) -> None:
+    for name, content in [("pos/1", b"good\n"), ("pos/2", b"fine"), ("neg/1", b"b\xe9"), ("unsup/1", b"?")]:
+        (tmp_path / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / "train" / f"{name}.txt", content)
+    table = read_table(tmp_path / "train")
+    assert table.columns == {"text": ["good\n", "fine"], "label": ["pos", "pos"]}
+    assert table.lines == [2, 3]
+    assert table.dropped == [Dropped(1, "not valid UTF-8")]
+    assert any("unsup" in said for said in table.said)
+    assert find_parts(tmp_path).files == {"train": [tmp_path / "train"]}
+    assert find_parts(tmp_path / "train").files == {"data": [tmp_path / "train"]}
+    before = table.sha256
+    write(tmp_path / "train/pos/2.txt", "finer")
+    assert read_table(tmp_path / "train").sha256 != before

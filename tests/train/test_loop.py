@@ -1,0 +1,395 @@
+"""The loop on a toy: it learns, divides once, stops when asked, and a resumed run ends where an unbroken one ends."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from gptailor.train.log import RunLog, read_history
+from gptailor.train.loop import LoopSettings, StopRequest, stop_on_interrupt, train
+from gptailor.train.losses import Loss, class_loss
+from gptailor.train.optim import adamw, rate
+from gptailor.train.state import BEST, LAST, Progress, load_state
+
+# 42 points in batches of 4 and two batches to a step: 11 batches and 6 steps an epoch, the last one of a single batch.
+SETTINGS = LoopSettings(
+    epochs=3,
+    steps_per_epoch=6,
+    accumulate=2,
+    lr=0.02,
+    warmup=0.1,
+    schedule="cosine",
+    clip=1.0,
+    evaluate_every=None,
+    patience=None,
+)
+STEPS = 18
+POINTS = torch.randn(42, 2, generator=torch.Generator().manual_seed(0))
+LABELS = (POINTS[:, 0] > 0).long() + (POINTS[:, 1] > 0.5).long()
+
+
+def network(seed: int = 1) -> nn.Sequential:
+    """Dropout makes every step draw random numbers, so that their state matters too."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Dropout(0.2), nn.Linear(16, 3))
+
+
+def epoch(number: int) -> list[list[int]]:
+    order = torch.randperm(42, generator=torch.Generator().manual_seed(number)).tolist()
+    return [order[i : i + 4] for i in range(0, 42, 4)]
+
+
+@dataclass
+class Toy:
+    """A run in ``folder``; ``before_batch`` is called with the number of each batch that is about to be computed."""
+
+    folder: Path
+    settings: LoopSettings = SETTINGS
+    before_batch: Callable[[int, StopRequest], None] = lambda number, stop: None
+    scores: Sequence[float] = ()
+
+    def run(self, stop: StopRequest | None = None) -> Progress:
+        self.stop = stop or StopRequest()
+        resuming = (self.folder / LAST).exists()
+        self.model = network(seed=99 if resuming else 1)
+        self.optimizer = adamw(self.model, 1.0, 0.1)
+        progress = load_state(self.folder, self.model, self.optimizer) if resuming else Progress()
+        self.computed, self.given_scores = 0, iter(self.scores)
+        console = Console(quiet=True)
+        with RunLog(self.folder, STEPS, console=console, resumed_at=progress.step) as log:
+            return train(
+                self.model,
+                self.optimizer,
+                self.settings,
+                batches=epoch,
+                loss=self.loss,
+                evaluate=self.evaluate,
+                folder=self.folder,
+                log=log,
+                progress=progress,
+                stop=self.stop,
+            )
+
+    def loss(self, rows: list[int]) -> Loss:
+        self.computed += 1
+        self.before_batch(self.computed, self.stop)
+        return class_loss(self.model(POINTS[rows]), LABELS[rows])
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[dict[str, float], list[float]]:
+        self.model.eval()
+        loss = class_loss(self.model(POINTS), LABELS)
+        self.model.train()
+        score = next(self.given_scores, -float(loss.total))
+        return {"validation_loss": float(loss.total) / 42}, [score]
+
+    def history(self, kind: str) -> list[dict[str, Any]]:
+        return [line for line in read_history(self.folder) if line["kind"] == kind]
+
+
+def stop_at(step: int) -> Callable[[int, StopRequest], None]:
+    """Requests the stop while the batches of this step are computed (with two batches to a step)."""
+
+    def check(number: int, stop: StopRequest) -> None:
+        per_epoch, within = divmod(number - 1, 11)
+        if per_epoch * 6 + within // 2 + 1 == step:
+            stop.requested = True
+
+    return check
+
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_falls_and_the_best_is_kept(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    progress = toy.run()
+    losses = [line["validation_loss"] for line in toy.history("evaluate")]
+    assert losses[-1] < 0.6 * losses[0]
+    assert asdict(progress) | {"seconds": 0, "best_score": None} == asdict(
+        Progress(epoch=3, step=18, examples=126, stale=0, best_step=18)
+    ) | {"best": {"epoch": 3, "step": 18, "validation_loss": pytest.approx(losses[-1], abs=1e-6)}}
+    for name, tensor in load_file(tmp_path / BEST).items():
+        assert torch.equal(tensor, toy.model.state_dict()[name])
+
+
+def test_every_step_is_told_with_its_rate(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    toy.run()
+    lines = toy.history("train")
+    rates = [rate(step, STEPS, peak=0.02, warmup=0.1, schedule="cosine") for step in range(STEPS)]
+    assert [line["lr"] for line in lines] == rates
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert [line["epoch"] for line in lines] == [1] * 6 + [2] * 6 + [3] * 6
+    assert [line["examples"] for line in lines][:7] == [8, 16, 24, 32, 40, 42, 50]
+
+
+@pytest.mark.parametrize(
+    ("every", "steps", "epochs"),
+    [
+        (None, [0, 6, 12, 18], [0, 1, 2, 3]),
+        (5, [0, 5, 10, 15, 18], [0, 1, 2, 3, 3]),  # the last steps are judged too
+        (6, [0, 6, 12, 18], [0, 1, 2, 3]),
+        (9, [0, 9, 18], [0, 2, 3]),
+        (100, [0, 18], [0, 3]),
+    ],
+)
+def test_when_it_evaluates(tmp_path: Path, every: int | None, steps: list[int], epochs: list[int]) -> None:
+    toy = Toy(tmp_path, replace(SETTINGS, evaluate_every=every))
+    toy.run()
+    assert [line["step"] for line in toy.history("evaluate")] == steps
+    assert [line["epoch"] for line in toy.history("evaluate")] == epochs
+
+
+@pytest.mark.parametrize(
+    ("patience", "every", "scores", "steps", "best_step"),
+    [
+        (1, None, [0, 1, 1, 2], [0, 6, 12], 6),  # the same again is not better
+        (2, None, [0, 1, 0, 2], [0, 6, 12, 18], 18),
+        (1, None, [3, 2, 4, 5], [0, 6], 0),
+        (2, 2, [0, 5, 4, 3, 9], [0, 2, 4, 6], 2),
+        (2, 2, [0, 5, 4, 6, 5, 5, 9], [0, 2, 4, 6, 8, 10], 6),
+        (None, None, [3, 2, 1, 0], [0, 6, 12, 18], 0),
+    ],
+)
+def test_patience_runs_out_and_the_best_stays(
+    tmp_path: Path, patience: int | None, every: int | None, scores: list[float], steps: list[int], best_step: int
+) -> None:
+    kept: dict[int, dict[str, Tensor]] = {}
+    toy = Toy(tmp_path, replace(SETTINGS, patience=patience, evaluate_every=every), scores=scores)
+    evaluate = toy.evaluate
+
+    def remember() -> tuple[dict[str, float], list[float]]:
+        kept[steps[len(kept)]] = {name: tensor.clone() for name, tensor in toy.model.state_dict().items()}
+        return evaluate()
+
+    toy.evaluate = remember  # ty: ignore[invalid-assignment]
+    progress = toy.run()
+    assert [line["step"] for line in toy.history("evaluate")] == steps
+    assert (progress.step, progress.best_step, progress.best_score) == (steps[-1], best_step, [max(scores[: len(steps)])])
+    best = load_file(tmp_path / BEST)
+    assert all(torch.equal(best[name], tensor) for name, tensor in kept[best_step].items())
+
+
+# --- one division per step --------------------------------------------------------------------------------------------
+
+
+def one_step(folder: Path, batches: list[list[int]], weights: Tensor | None, clip: float | None) -> list[Tensor]:
+    """Parameters after one step of plain gradient descent, whose length shows the size of the gradient."""
+    torch.manual_seed(3)
+    model = nn.Linear(2, 3)
+    settings = replace(
+        SETTINGS,
+        epochs=1,
+        steps_per_epoch=1,
+        accumulate=len(batches),
+        lr=0.5,
+        warmup=0,
+        schedule="constant",
+        clip=clip,
+    )
+    with RunLog(folder, 1, console=Console(quiet=True)) as log:
+        train(
+            model,
+            torch.optim.SGD(model.parameters(), lr=1.0),
+            settings,
+            batches=lambda number: batches,
+            loss=lambda rows: class_loss(model(POINTS[rows]), LABELS[rows], weights),
+            evaluate=lambda: ({}, [0.0]),
+            folder=folder,
+            log=log,
+            progress=Progress(),
+            stop=StopRequest(),
+        )
+    return [parameter.detach() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.3, 1.0, 4.0])])
+@pytest.mark.parametrize("clip", [None, 0.05])
+@pytest.mark.parametrize("batches", [[[0, 1, 2], [3, 4, 5, 6, 7]], [[7], [6, 5], [4, 3, 2, 1, 0]]])
+def test_accumulated_batches_are_one_batch(
+    tmp_path: Path, batches: list[list[int]], weights: Tensor | None, clip: float | None
+) -> None:
+    whole = one_step(tmp_path, [list(range(8))], weights, clip)
+    torch.testing.assert_close(one_step(tmp_path, batches, weights, clip), whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.3, 1.0, 4.0])])
+def test_the_step_is_that_of_the_mean_loss(tmp_path: Path, weights: Tensor | None) -> None:
+    stepped = one_step(tmp_path, [[0, 1, 2], [3, 4, 5, 6, 7]], weights, None)
+
+    def expected(*batches: list[int]) -> list[Tensor]:
+        """By hand, for the mean over each of these batches and the mean of those."""
+        torch.manual_seed(3)
+        model = nn.Linear(2, 3)
+        means = [nn.functional.cross_entropy(model(POINTS[rows]), LABELS[rows], weights) for rows in batches]
+        torch.stack(means).mean().backward()
+        return [p.detach() - 0.5 * p.grad for p in model.parameters() if p.grad is not None]
+
+    torch.testing.assert_close(stepped, expected(list(range(8))), rtol=0, atol=1e-6)
+    averaged = expected([0, 1, 2], [3, 4, 5, 6, 7])  # an average of averages would be told apart
+    assert max(float((a - b).abs().max()) for a, b in zip(stepped, averaged, strict=True)) > 1e-3
+
+
+def test_clipping_limits_the_gradient_of_the_whole_step(tmp_path: Path) -> None:
+    start = one_step(tmp_path, [], None, None) if False else [p.detach() for p in _fresh().parameters()]
+    stepped = one_step(tmp_path, [[0, 1, 2], [3, 4, 5, 6, 7]], None, 0.05)
+    moved = torch.cat([(a - b).flatten() for a, b in zip(stepped, start, strict=True)])
+    assert float(moved.norm()) == pytest.approx(0.5 * 0.05, rel=1e-4)  # rate times the largest norm
+
+
+def _fresh() -> nn.Linear:
+    torch.manual_seed(3)
+    return nn.Linear(2, 3)
+
+
+# --- stopping and going on --------------------------------------------------------------------------------------------
+
+
+def final(toy: Toy, progress: Progress) -> dict[str, Any]:
+    """All that a run leaves, but for the clock."""
+    lines = [{k: v for k, v in line.items() if k != "examples_per_second"} for line in read_history(toy.folder)]
+    return {
+        "progress": asdict(progress) | {"seconds": 0},
+        "history": lines,
+        "weights": {name: tensor.tolist() for name, tensor in toy.model.state_dict().items()},
+        "last": {name: tensor.tolist() for name, tensor in load_file(toy.folder / LAST).items()},
+        "best": {name: tensor.tolist() for name, tensor in load_file(toy.folder / BEST).items()},
+    }
+
+
+SCHEDULES = {
+    "by epoch": SETTINGS,
+    "every 4": replace(SETTINGS, evaluate_every=4),
+    "impatient": replace(SETTINGS, evaluate_every=2, patience=3),
+}
+IMPATIENT_SCORES = [0, 1, 0.9, 2, 1.9, 1.8, 1.7, 9]  # for the evaluations at 0, 2, 4, ...: the end is at step 12
+
+
+@pytest.fixture(scope="module", params=SCHEDULES)
+def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    toy = Toy(tmp_path_factory.mktemp("unbroken"), SCHEDULES[request.param])
+    toy.scores = IMPATIENT_SCORES if request.param == "impatient" else ()
+    return request.param, final(toy, toy.run())
+
+
+@pytest.mark.parametrize("stops", [[1], [3], [5], [6], [7], [11], [12], [13], [17], [18], [2, 6, 7, 12]], ids=str)
+def test_a_stopped_run_goes_on_bit_for_bit(
+    tmp_path: Path, unbroken: tuple[str, dict[str, Any]], stops: list[int]
+) -> None:
+    name, expected = unbroken
+    last_step = expected["progress"]["step"]
+    begun = 0
+    for stop in [step for step in stops if step < last_step or name != "impatient"]:
+        toy = Toy(tmp_path, SCHEDULES[name], _later(stop_at(stop), begun))
+        toy.scores = _scores_from(name, begun)
+        progress = toy.run()
+        assert toy.stop.requested
+        assert progress.step == stop
+        assert (tmp_path / LAST).exists()
+        begun = stop
+    toy = Toy(tmp_path, SCHEDULES[name])
+    toy.scores = _scores_from(name, begun)
+    assert final(toy, toy.run()) == expected
+
+
+def _later(check: Callable[[int, StopRequest], None], begun: int) -> Callable[[int, StopRequest], None]:
+    """Counts batches from the beginning of the whole run, where this part of it begins after ``begun`` steps."""
+    epochs, within = divmod(begun, 6)
+    return lambda number, stop: check(number + epochs * 11 + within * 2, stop)
+
+
+def _scores_from(name: str, begun: int) -> Sequence[float]:
+    return IMPATIENT_SCORES[begun // 2 + (begun > 0) :] if name == "impatient" else ()
+
+
+@pytest.mark.parametrize("crash_at", [1, 13, 16])
+def test_a_killed_run_goes_on_from_what_was_saved_last(
+    tmp_path: Path, unbroken: tuple[str, dict[str, Any]], crash_at: int
+) -> None:
+    name, expected = unbroken
+    if name == "impatient":
+        pytest.skip("scripted scores would have to be rewound")
+
+    def crash(number: int, stop: StopRequest) -> None:
+        if number == crash_at:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        Toy(tmp_path, SCHEDULES[name], crash).run()
+    toy = Toy(tmp_path, SCHEDULES[name])
+    assert final(toy, toy.run()) == expected
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    toy = Toy(tmp_path, SCHEDULES["every 4"])
+    before = final(toy, toy.run())
+    again = Toy(tmp_path, SCHEDULES["every 4"])
+    assert final(again, again.run()) == before
+    assert again.computed == 0
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_finishes_the_step_and_saves(tmp_path: Path, number: int) -> None:
+    def interrupt(batch: int, stop: StopRequest) -> None:
+        if batch == 3:  # the first of the two batches of step 2
+            signal.raise_signal(number)
+
+    toy = Toy(tmp_path, before_batch=interrupt)
+    with stop_on_interrupt() as stop:
+        progress = toy.run(stop)
+    assert (progress.step, progress.position, toy.computed) == (2, 2, 4)
+    assert load_state(tmp_path, toy.model, toy.optimizer) == progress
+
+
+@pytest.mark.parametrize("second", SIGNALS)
+def test_the_second_signal_stops_at_once(second: int) -> None:
+    with stop_on_interrupt() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(second)
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, ValueError])
+def test_the_handlers_before_come_back(error: type[BaseException] | None) -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    caught: type[BaseException] | None = None
+    try:
+        with stop_on_interrupt():
+            assert [signal.getsignal(number) for number in SIGNALS] != before
+            if error:
+                raise error
+    except (KeyboardInterrupt, ValueError) as raised:
+        caught = type(raised)
+    assert caught is error
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_outside_the_main_thread_no_handler_is_set() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    seen: list[Any] = []
+
+    def work() -> None:
+        with stop_on_interrupt() as stop:
+            seen.extend([stop.requested, [signal.getsignal(number) for number in SIGNALS]])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [False, before]

@@ -1,0 +1,59 @@
+"""The loss of a batch, by arithmetic that can be redone by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from gptailor.train.losses import balanced_weights, class_loss
+
+LOGITS = torch.tensor([[-1.0, 1.0], [-0.5, 1.5]])
+
+
+def test_the_worked_example() -> None:
+    loss = class_loss(LOGITS, torch.tensor([0, 1]))
+    # Both rows have logits 2 apart: nll is log(1 + e^2) for the wrong side and log(1 + e^-2) for the right one.
+    wrong, right = math.log(1 + math.exp(2)), math.log(1 + math.exp(-2))
+    assert (round(wrong, 4), round(right, 4)) == (2.1269, 0.1269)
+    assert float(loss.total) == pytest.approx(wrong + right)
+    assert float(loss.total / loss.weight) == pytest.approx(1.1269, abs=5e-5)
+    assert (float(loss.weight), int(loss.correct), loss.count) == (2, 1, 2)
+
+
+def test_class_weights_count_in_the_sum_and_in_what_it_is_divided_by() -> None:
+    loss = class_loss(LOGITS, torch.tensor([0, 1]), torch.tensor([3.0, 0.5]))
+    assert float(loss.total) == pytest.approx(3 * 2.126928 + 0.5 * 0.126928, rel=1e-6)
+    assert float(loss.weight) == 3.5
+    assert (int(loss.correct), loss.count) == (1, 2)
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.3, 2.0, 1.0])])
+def test_one_division_gives_torchs_mean(weights: torch.Tensor | None) -> None:
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(20, 3, generator=random)
+    labels = torch.randint(3, (20,), generator=random)
+    loss = class_loss(logits, labels, weights)
+    torch.testing.assert_close(loss.total / loss.weight, torch.nn.functional.cross_entropy(logits, labels, weights))
+
+
+def test_gradients_reach_the_logits() -> None:
+    logits = LOGITS.clone().requires_grad_()
+    class_loss(logits, torch.tensor([0, 1])).total.backward()
+    softmax = LOGITS.softmax(-1)
+    torch.testing.assert_close(logits.grad, softmax - torch.eye(2))
+
+
+@pytest.mark.parametrize(
+    ("counts", "weights"),
+    [([30, 10], [2 / 3, 2.0]), ([5, 5, 5], [1, 1, 1]), ([1, 3, 4], [8 / 3, 8 / 9, 2 / 3]), ([4, 0], [0.5, 0.0])],
+)
+def test_balanced_weights(counts: list[int], weights: list[float]) -> None:
+    assert balanced_weights(counts) == pytest.approx(weights)
+
+
+def test_balanced_weights_make_every_class_count_the_same() -> None:
+    counts = [30, 10, 2]
+    shares = [weight * count for weight, count in zip(balanced_weights(counts), counts, strict=True)]
+    assert shares == pytest.approx([14, 14, 14])  # and together they are the 42 examples
