@@ -120,14 +120,13 @@ def main() -> None:
     ways = {"textbook": textbook, "transformers": transformers, "gptailor": gptailor}
     seconds = measure(ways, options.texts, options.epochs, options.repeats)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    print(
-        f"{options.texts} texts, {options.epochs} epochs, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    threads = torch.get_num_threads()
+    print(f"{options.texts} texts, {options.epochs} epochs, {threads} threads, torch {torch.__version__}")
     for name, values in seconds.items():
         spread = f"{min(values):.1f} to {max(values):.1f} s"
         print(f"{name:13} {median[name]:7.1f} s ({spread})   {median['textbook'] / median[name]:5.1f}x textbook")
     figures = {"seconds": seconds, "machine": platform.processor() or platform.machine(), **vars(options)}
-    print(json.dumps({**figures, "torch": torch.__version__, "threads": torch.get_num_threads()}))
+    print(json.dumps({**figures, "torch": torch.__version__, "threads": threads}))
 
 
 if __name__ == "__main__":

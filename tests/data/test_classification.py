@@ -23,14 +23,14 @@ from gptailor.errors import UserError
 from gptailor.tokenizer import Tokenizer
 
 
-def table(dropped: list[Dropped] | None = None, **columns: list[Any]) -> Table:
+def table(columns: dict[str, list[Any]], dropped: list[Dropped] | None = None) -> Table:
     rows = len(next(iter(columns.values())))
     return Table(Path("t.csv"), "", 0, "csv", columns, list(range(1, rows + 1)), dropped or [])
 
 
 def named(*names: str) -> Table:
     """Three or more columns whose values say nothing."""
-    return table(**{name: ["x"] for name in names})
+    return table({name: ["x"] for name in names})
 
 
 # --- columns ----------------------------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def test_columns_are_chosen(
 @pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
 def test_of_two_nameless_columns_the_label_has_few_and_short_values(order: tuple[str, str]) -> None:
     values = {"a": ["yes", "no", "yes", "no"], "b": ["the first", "the second", "the third", "the fourth"]}
-    assert choose_columns(table(**{name: values[name] for name in order}), None, None) == (["b"], "a")
+    assert choose_columns(table({name: values[name] for name in order}), None, None) == (["b"], "a")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_of_two_nameless_columns_the_label_has_few_and_short_values(order: tuple
 )
 def test_an_unclear_guess_is_not_made(columns: dict[str, list[str]]) -> None:
     with pytest.raises(UserError, match=r"no column is recognised as .*\n  expected: --text and --label, .*a, b"):
-        choose_columns(table(**columns), None, None)
+        choose_columns(table(columns), None, None)
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,8 @@ def test_a_table_without_labels_whose_text_is_unclear_is_told() -> None:
 def test_every_row_becomes_an_example_or_an_entry() -> None:
     receipt = Receipt()
     rows = table(
+        {"text": ["hello", "  ", None, "bye", "so", "and so"], "label": ["a", "a", "b", " ", None, " b "]},
         [Dropped(9, "3 fields where the header has 2")],
-        text=["hello", "  ", None, "bye", "so", "and so"],
-        label=["a", "a", "b", " ", None, " b "],
     )
     examples = collect([rows], None, None, receipt)
     assert [(e.text, e.label, e.where) for e in examples] == [("hello", "a", "t.csv:1"), ("and so", "b", "t.csv:6")]
@@ -143,14 +142,14 @@ def test_every_row_becomes_an_example_or_an_entry() -> None:
 
 def test_several_text_columns_are_joined_and_missing_pieces_skipped() -> None:
     receipt = Receipt()
-    rows = table(title=["Rain", None, "Sun"], text=["It pours.", "Dry.", None], label=[1, True, 2.5])
+    rows = table({"title": ["Rain", None, "Sun"], "text": ["It pours.", "Dry.", None], "label": [1, True, 2.5]})
     examples = collect([rows], "title,text", None, receipt)
     assert [(e.text, e.label) for e in examples] == [("Rain It pours.", "1"), ("Dry.", "True"), ("Sun", "2.5")]
     assert receipt.columns["text"] == "title + text"
 
 
 def test_several_files_are_collected_in_their_order() -> None:
-    tables = [table(text=["one"], label=["a"]), table(kind=["b"], text=["two"], label=["b"])]
+    tables = [table({"text": ["one"], "label": ["a"]}), table({"kind": ["b"], "text": ["two"], "label": ["b"]})]
     assert [example.text for example in collect(tables, None, None, Receipt())] == ["one", "two"]
 
 

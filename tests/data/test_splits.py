@@ -69,7 +69,7 @@ def test_every_row_is_in_one_part_or_receipted_and_no_text_in_two(
 ) -> None:
     examples, receipt = rows(pairs), Receipt()
     receipt.look(examples)
-    options = {"duplicates": duplicates, "balance": balance, "seed": seed}
+    options: dict[str, Any] = {"duplicates": duplicates, "balance": balance, "seed": seed}
     options |= {"validation_share": shares[0], "test_share": shares[1]}
     try:
         parts = arrange({"data": examples}, ClassifierConfig.model_validate({"data": "t", **options}), receipt)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +51,27 @@ def epoch(number: int) -> list[list[int]]:
 
 @dataclass
 class Toy:
-    """A run in ``folder``; ``before_batch`` is called with the number of each batch that is about to be computed."""
+    """A run in ``folder``.
+
+    Attributes:
+        before_batch: called when a batch is about to be computed.
+        scores: of the evaluations at these steps; the others are judged by their loss.
+    """
 
     folder: Path
     settings: LoopSettings = SETTINGS
-    before_batch: Callable[[int, StopRequest], None] = lambda number, stop: None
-    scores: Sequence[float] = ()
+    before_batch: Callable[[Toy], None] = lambda toy: None
+    scores: dict[int, float] = field(default_factory=dict)
 
     def run(self, stop: StopRequest | None = None) -> Progress:
         self.stop = stop or StopRequest()
         resuming = (self.folder / LAST).exists()
         self.model = network(seed=99 if resuming else 1)
         self.optimizer = adamw(self.model, 1.0, 0.1)
-        progress = load_state(self.folder, self.model, self.optimizer) if resuming else Progress()
-        self.computed, self.given_scores = 0, iter(self.scores)
+        self.progress = load_state(self.folder, self.model, self.optimizer) if resuming else Progress()
+        self.computed = 0
         console = Console(quiet=True)
-        with RunLog(self.folder, STEPS, console=console, resumed_at=progress.step) as log:
+        with RunLog(self.folder, STEPS, console=console, resumed_at=self.progress.step) as log:
             return train(
                 self.model,
                 self.optimizer,
@@ -76,13 +81,13 @@ class Toy:
                 evaluate=self.evaluate,
                 folder=self.folder,
                 log=log,
-                progress=progress,
+                progress=self.progress,
                 stop=self.stop,
             )
 
     def loss(self, rows: list[int]) -> Loss:
         self.computed += 1
-        self.before_batch(self.computed, self.stop)
+        self.before_batch(self)
         return class_loss(self.model(POINTS[rows]), LABELS[rows])
 
     @torch.no_grad()
@@ -90,20 +95,18 @@ class Toy:
         self.model.eval()
         loss = class_loss(self.model(POINTS), LABELS)
         self.model.train()
-        score = next(self.given_scores, -float(loss.total))
+        score = self.scores.get(self.progress.step, -float(loss.total))
         return {"validation_loss": float(loss.total) / 42}, [score]
 
     def history(self, kind: str) -> list[dict[str, Any]]:
         return [line for line in read_history(self.folder) if line["kind"] == kind]
 
 
-def stop_at(step: int) -> Callable[[int, StopRequest], None]:
-    """Requests the stop while the batches of this step are computed (with two batches to a step)."""
+def stop_at(step: int) -> Callable[[Toy], None]:
+    """Requests the stop while a batch of this step is computed."""
 
-    def check(number: int, stop: StopRequest) -> None:
-        per_epoch, within = divmod(number - 1, 11)
-        if per_epoch * 6 + within // 2 + 1 == step:
-            stop.requested = True
+    def check(toy: Toy) -> None:
+        toy.stop.requested = toy.progress.step + 1 == step
 
     return check
 
@@ -166,17 +169,18 @@ def test_patience_runs_out_and_the_best_stays(
     tmp_path: Path, patience: int | None, every: int | None, scores: list[float], steps: list[int], best_step: int
 ) -> None:
     kept: dict[int, dict[str, Tensor]] = {}
-    toy = Toy(tmp_path, replace(SETTINGS, patience=patience, evaluate_every=every), scores=scores)
-    evaluate = toy.evaluate
+    settings = replace(SETTINGS, patience=patience, evaluate_every=every)
 
-    def remember() -> tuple[dict[str, float], list[float]]:
-        kept[steps[len(kept)]] = {name: tensor.clone() for name, tensor in toy.model.state_dict().items()}
-        return evaluate()
+    def remember(toy: Toy) -> None:
+        weights = {name: tensor.clone() for name, tensor in toy.model.state_dict().items()}
+        kept.setdefault(toy.progress.step, weights)
 
-    toy.evaluate = remember  # ty: ignore[invalid-assignment]
+    toy = Toy(tmp_path, settings, remember, dict(zip(steps, scores, strict=False)))
     progress = toy.run()
+    remember(toy)
     assert [line["step"] for line in toy.history("evaluate")] == steps
-    assert (progress.step, progress.best_step, progress.best_score) == (steps[-1], best_step, [max(scores[: len(steps)])])
+    assert (progress.step, progress.best_step) == (steps[-1], best_step)
+    assert progress.best_score == [max(scores[: len(steps)])]
     best = load_file(tmp_path / BEST)
     assert all(torch.equal(best[name], tensor) for name, tensor in kept[best_step].items())
 
@@ -184,10 +188,14 @@ def test_patience_runs_out_and_the_best_stays(
 # --- one division per step --------------------------------------------------------------------------------------------
 
 
+def linear() -> nn.Linear:
+    torch.manual_seed(3)
+    return nn.Linear(2, 3)
+
+
 def one_step(folder: Path, batches: list[list[int]], weights: Tensor | None, clip: float | None) -> list[Tensor]:
     """Parameters after one step of plain gradient descent, whose length shows the size of the gradient."""
-    torch.manual_seed(3)
-    model = nn.Linear(2, 3)
+    model = linear()
     settings = replace(
         SETTINGS,
         epochs=1,
@@ -230,8 +238,7 @@ def test_the_step_is_that_of_the_mean_loss(tmp_path: Path, weights: Tensor | Non
 
     def expected(*batches: list[int]) -> list[Tensor]:
         """By hand, for the mean over each of these batches and the mean of those."""
-        torch.manual_seed(3)
-        model = nn.Linear(2, 3)
+        model = linear()
         means = [nn.functional.cross_entropy(model(POINTS[rows]), LABELS[rows], weights) for rows in batches]
         torch.stack(means).mean().backward()
         return [p.detach() - 0.5 * p.grad for p in model.parameters() if p.grad is not None]
@@ -242,15 +249,10 @@ def test_the_step_is_that_of_the_mean_loss(tmp_path: Path, weights: Tensor | Non
 
 
 def test_clipping_limits_the_gradient_of_the_whole_step(tmp_path: Path) -> None:
-    start = one_step(tmp_path, [], None, None) if False else [p.detach() for p in _fresh().parameters()]
+    start = [parameter.detach() for parameter in linear().parameters()]
     stepped = one_step(tmp_path, [[0, 1, 2], [3, 4, 5, 6, 7]], None, 0.05)
     moved = torch.cat([(a - b).flatten() for a, b in zip(stepped, start, strict=True)])
     assert float(moved.norm()) == pytest.approx(0.5 * 0.05, rel=1e-4)  # rate times the largest norm
-
-
-def _fresh() -> nn.Linear:
-    torch.manual_seed(3)
-    return nn.Linear(2, 3)
 
 
 # --- stopping and going on --------------------------------------------------------------------------------------------
@@ -272,62 +274,49 @@ SCHEDULES = {
     "by epoch": SETTINGS,
     "every 4": replace(SETTINGS, evaluate_every=4),
     "impatient": replace(SETTINGS, evaluate_every=2, patience=3),
+    "impatient within an epoch": replace(SETTINGS, evaluate_every=2, patience=3),
 }
-IMPATIENT_SCORES = [0, 1, 0.9, 2, 1.9, 1.8, 1.7, 9]  # for the evaluations at 0, 2, 4, ...: the end is at step 12
+SCORES = {
+    "impatient": {0: 0, 2: 1, 4: 0.9, 6: 2, 8: 1.9, 10: 1.8, 12: 1.7, 14: 9},  # ends at step 12
+    "impatient within an epoch": {0: 0, 2: 1, 4: 0.9, 6: 0.8, 8: 0.7, 10: 9},  # ends at step 8
+}
 
 
 @pytest.fixture(scope="module", params=SCHEDULES)
 def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
-    toy = Toy(tmp_path_factory.mktemp("unbroken"), SCHEDULES[request.param])
-    toy.scores = IMPATIENT_SCORES if request.param == "impatient" else ()
+    toy = scheduled(tmp_path_factory.mktemp("unbroken"), request.param)
     return request.param, final(toy, toy.run())
 
 
-@pytest.mark.parametrize("stops", [[1], [3], [5], [6], [7], [11], [12], [13], [17], [18], [2, 6, 7, 12]], ids=str)
+def scheduled(folder: Path, name: str, before_batch: Callable[[Toy], None] = lambda toy: None) -> Toy:
+    return Toy(folder, SCHEDULES[name], before_batch, SCORES.get(name, {}))
+
+
+@pytest.mark.parametrize("stops", [[1], [3], [5], [6], [7], [8], [11], [12], [13], [17], [18], [2, 6, 7, 12]], ids=str)
 def test_a_stopped_run_goes_on_bit_for_bit(
     tmp_path: Path, unbroken: tuple[str, dict[str, Any]], stops: list[int]
 ) -> None:
     name, expected = unbroken
-    last_step = expected["progress"]["step"]
-    begun = 0
-    for stop in [step for step in stops if step < last_step or name != "impatient"]:
-        toy = Toy(tmp_path, SCHEDULES[name], _later(stop_at(stop), begun))
-        toy.scores = _scores_from(name, begun)
-        progress = toy.run()
-        assert toy.stop.requested
-        assert progress.step == stop
-        assert (tmp_path / LAST).exists()
-        begun = stop
-    toy = Toy(tmp_path, SCHEDULES[name])
-    toy.scores = _scores_from(name, begun)
+    for stop in stops:
+        progress = scheduled(tmp_path, name, stop_at(stop)).run()
+        assert progress.step == min(stop, expected["progress"]["step"])
+    toy = scheduled(tmp_path, name)
     assert final(toy, toy.run()) == expected
 
 
-def _later(check: Callable[[int, StopRequest], None], begun: int) -> Callable[[int, StopRequest], None]:
-    """Counts batches from the beginning of the whole run, where this part of it begins after ``begun`` steps."""
-    epochs, within = divmod(begun, 6)
-    return lambda number, stop: check(number + epochs * 11 + within * 2, stop)
-
-
-def _scores_from(name: str, begun: int) -> Sequence[float]:
-    return IMPATIENT_SCORES[begun // 2 + (begun > 0) :] if name == "impatient" else ()
-
-
-@pytest.mark.parametrize("crash_at", [1, 13, 16])
+@pytest.mark.parametrize("crash_at", [1, 3, 9, 13, 15])
 def test_a_killed_run_goes_on_from_what_was_saved_last(
     tmp_path: Path, unbroken: tuple[str, dict[str, Any]], crash_at: int
 ) -> None:
     name, expected = unbroken
-    if name == "impatient":
-        pytest.skip("scripted scores would have to be rewound")
 
-    def crash(number: int, stop: StopRequest) -> None:
-        if number == crash_at:
+    def crash(toy: Toy) -> None:
+        if toy.computed == crash_at:
             raise MemoryError
 
     with pytest.raises(MemoryError):
-        Toy(tmp_path, SCHEDULES[name], crash).run()
-    toy = Toy(tmp_path, SCHEDULES[name])
+        scheduled(tmp_path, name, crash).run()
+    toy = scheduled(tmp_path, name)
     assert final(toy, toy.run()) == expected
 
 
@@ -346,8 +335,8 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_finishes_the_step_and_saves(tmp_path: Path, number: int) -> None:
-    def interrupt(batch: int, stop: StopRequest) -> None:
-        if batch == 3:  # the first of the two batches of step 2
+    def interrupt(toy: Toy) -> None:
+        if toy.computed == 3:  # the first of the two batches of step 2
             signal.raise_signal(number)
 
     toy = Toy(tmp_path, before_batch=interrupt)

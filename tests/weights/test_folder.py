@@ -247,8 +247,17 @@ def test_a_head_of_another_shape(folder: Path, shape: tuple[int, ...]):
 
 @pytest.mark.parametrize(
     "labels",
-    [{"0": "a", "2": "b"}, {"1": "a", "2": "b"}, {"0": "a"}, {}, {"0": "a", "1": "b", "x": "c"}, {"0": "a", "01": "b"}]
-    + [None, ["a", "b"], "ham"],
+    [
+        {"0": "a", "2": "b"},
+        {"1": "a", "2": "b"},
+        {"0": "a"},
+        {},
+        {"0": "a", "1": "b", "x": "c"},
+        {"0": "a", "01": "b"},
+        None,
+        ["a", "b"],
+        "ham",
+    ],
 )
 def test_labels_with_holes(folder: Path, labels: object):
     change_config(folder, id2label=labels)

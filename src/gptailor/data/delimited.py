@@ -175,9 +175,9 @@ def _usual_width(rows: list[list[str]]) -> tuple[int, float]:
 
 _NAME = re.compile(r"[^\W\d][\w .:#/()-]{0,39}")
 _USUAL_NAME = re.compile(
-    "(id|index|text|label|category|categorie|class|classe|tweet|comment|sentence|title|description|review|message|sms|body|"
-    "content|target|sentiment|intent|question|answer|topic|language|rating|score|star|tag|type|summary|document|headline|"
-    "subject|email|post|emotion|text_label|label_text)s?",
+    "(id|index|text|label|category|categorie|class|classe|tweet|comment|sentence|title|description|review|"
+    "message|sms|body|content|target|sentiment|intent|question|answer|topic|language|rating|score|star|"
+    "tag|type|summary|document|headline|subject|email|post|emotion|text_label|label_text)s?",
     re.IGNORECASE,
 )
 

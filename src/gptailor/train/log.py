@@ -51,6 +51,7 @@ class RunLog:
             disable=not console.is_terminal,
         )
         self.task = self.bar.add_task("", total=total_steps, completed=resumed_at, epoch=1, numbers="")
+        self.shown: tuple[float, ...] = ()
         self._begin()
 
     def __enter__(self) -> RunLog:
@@ -73,7 +74,8 @@ class RunLog:
         if step % self.every == 0:
             speed = self.count / (time.perf_counter() - self.begun)
             loss, accuracy = self.total / self.weight, self.correct / self.count
-            numbers = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {speed:.0f} texts/s"
+            self.shown = _smoothed(self.shown, (loss, accuracy, speed))
+            numbers = "loss {:.3f}  accuracy {:.1%}  {:.0f} texts/s".format(*self.shown)
             self.bar.update(self.task, completed=step, epoch=epoch, numbers=numbers)
             line = {"step": step, "epoch": epoch, "examples": examples, "loss": loss, "accuracy": accuracy, "lr": lr}
             self._write({"kind": "train", **line, "examples_per_second": round(speed, 1)})
@@ -82,8 +84,9 @@ class RunLog:
     def evaluation(self, metrics: dict[str, float], *, step: int, epoch: int, examples: int, best: bool) -> None:
         """The validation part was evaluated."""
         self._write({"kind": "evaluate", "step": step, "epoch": epoch, "examples": examples, **metrics})
-        numbers = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
-        self.console.print(f"step {step:>6}  epoch {epoch:>3}  {numbers}{'  best so far' if best else ''}")
+        numbers = ", ".join(f"{name.removeprefix('validation_')} {value:.4f}" for name, value in metrics.items())
+        mark = "  [green]best so far[/]" if best else ""
+        self.console.print(f"epoch {epoch:>3}  step {step:>6}  validation {numbers}{mark}", highlight=False)
         self._begin()  # so that the time of an evaluation does not count as training
 
     def _begin(self) -> None:
@@ -100,6 +103,11 @@ class RunLog:
         if self.board:
             for key in line.keys() - {"kind", "step"}:
                 self.board.add_scalar(f"{line['kind']}/{key}", line[key], line["step"])
+
+
+def _smoothed(before: tuple[float, ...], now: tuple[float, ...]) -> tuple[float, ...]:
+    """A moving average for the eye, because a line may hold a single batch; the file has the numbers themselves."""
+    return tuple(0.9 * old + 0.1 * new for old, new in zip(before, now, strict=True)) if before else now
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:

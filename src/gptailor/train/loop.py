@@ -84,15 +84,13 @@ def train(
                 _evaluate(model, evaluate, folder, log, progress)
                 save_state(folder, model, optimizer, progress)
             if stop.requested or _out_of_patience(settings, progress):
-                break
-        if stop.requested:
-            break
+                save_state(folder, model, optimizer, progress)
+                return progress
         progress.epoch, progress.position = progress.epoch + 1, 0
         ended = progress.epoch == settings.epochs  # then what was learned since the last evaluation is judged too
         if not settings.evaluate_every or (ended and progress.step % settings.evaluate_every):
             _evaluate(model, evaluate, folder, log, progress)
         save_state(folder, model, optimizer, progress)
-    save_state(folder, model, optimizer, progress)
     return progress
 
 

@@ -59,7 +59,7 @@ def open_base(name: str, tokenizer: str | None = None) -> Base:
             f"--tokenizer {tokenizer} with the pretrained base {name}", hint="a base brings its own tokenizer"
         )
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return _openai(name, folder) if openai.is_openai_folder(folder) else _huggingface(name, folder)
     repository = HUB_NAMES.get(name, name)
     if repository.count("/") == 1 and not name.startswith((".", "/", "~")):
