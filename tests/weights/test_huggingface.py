@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, GPT2Model
@@ -176,6 +177,8 @@ def test_shards_are_within_their_limit_and_listed_once(make_decoder: MakeDecoder
         tensors = load_file(file)
         assert len(tensors) == 1 or sum(tensor.nbytes for tensor in tensors.values()) <= 50_000
         assert file.stat().st_mode & 0o444 == 0o444
+        with safe_open(file, framework="pt") as opened:
+            assert opened.metadata() == {"format": "pt"}  # earlier versions of transformers insist on it
         seen |= dict.fromkeys(tensors, file.name)
     assert index["weight_map"] == seen
     assert set(seen) == set(decoder_tensors(decoder))
