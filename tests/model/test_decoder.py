@@ -10,7 +10,7 @@ import torch
 
 from gptailor.errors import UserError
 from gptailor.model.config import SIZES, ModelConfig, parse_size
-from gptailor.model.decoder import Attention, Decoder, attention_mask, pick, seen_from
+from gptailor.model.decoder import Attention, Decoder, attention_mask, pick, real_positions, seen_from
 from gptailor.model.head import count_parameters
 
 MakeDecoder = Callable[..., Decoder]
@@ -71,7 +71,7 @@ def test_positions_count_real_tokens_only(make_decoder: MakeDecoder):
     real = torch.tensor([[F, F, T, T, T]])
     tokens, positions = decoder.token_embedding.weight, decoder.position_embedding.weight
     torch.testing.assert_close(decoder.embed(ids)[0], tokens[ids[0]] + positions[:5])
-    torch.testing.assert_close(decoder.embed(ids, real)[0, 2:], tokens[ids[0, 2:]] + positions[:3])
+    torch.testing.assert_close(decoder.embed(ids, real_positions(real))[0, 2:], tokens[ids[0, 2:]] + positions[:3])
 
 
 def test_the_output_head_is_the_token_embedding(make_decoder: MakeDecoder):

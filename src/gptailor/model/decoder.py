@@ -100,17 +100,15 @@ class Decoder(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / depth**0.5)
         return self
 
-    def embed(self, input_ids: Tensor, real: Tensor | None = None) -> Tensor:
-        """Ids (B, T) int64 -> (B, T, C). With ``real`` (B, T) bool, positions count real tokens only."""
-        if real is None:
+    def embed(self, input_ids: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Ids (B, T) int64 -> (B, T, C); ``positions`` (B, T) int64 are 0 to T - 1 when they are not given."""
+        if positions is None:
             positions = torch.arange(input_ids.size(1), device=input_ids.device)
-        else:
-            positions = (real.cumsum(1) - 1).clamp(min=0)
         return self.token_embedding(input_ids) + self.position_embedding(positions)
 
-    def forward(self, input_ids: Tensor, real: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """Ids (B, T) int64 -> normed hidden states (B, T, C)."""
-        x = self.embed(input_ids, real)
+    def forward(self, input_ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Ids (B, T) int64 -> normed hidden states (B, T, C); for ``mask`` see ``Attention``."""
+        x = self.embed(input_ids, positions)
         for block in self.blocks:
             x = block(x, mask)
         return self.norm(x)
@@ -128,6 +126,11 @@ def pick(x: Tensor, at: Tensor) -> Tensor:
 def seen_from(at: Tensor, n_tokens: int) -> Tensor:
     """(B,) -> (B, 1, T) bool: what the causal mask lets position ``at`` see."""
     return (torch.arange(n_tokens, device=at.device) <= at.unsqueeze(1)).unsqueeze(1)
+
+
+def real_positions(real: Tensor) -> Tensor:
+    """Positions that count real tokens only: ``[0, 1, 1, 1]`` gives ``[0, 0, 1, 2]``; (B, T) bool -> (B, T) int64."""
+    return (real.cumsum(1) - 1).clamp(min=0)
 
 
 def attention_mask(real: Tensor, *, causal: bool) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gptailor.errors import UserError
-from gptailor.model.decoder import Decoder, attention_mask, pick
+from gptailor.model.decoder import Decoder, attention_mask, pick, real_positions
 
 Read = Literal["last", "first", "mean", "last+mean"]
 
@@ -34,13 +34,13 @@ class Classifier(nn.Module):
 
     def plain(self, input_ids: Tensor, real: Tensor) -> Tensor:
         """The plain twin of ``forward``: every block at every position."""
-        hidden = self.decoder(input_ids, real, attention_mask(real, causal=self.causal))
+        hidden = self.decoder(input_ids, real_positions(real), attention_mask(real, causal=self.causal))
         return self.head(self.pool(hidden, real))
 
     def trunk(self, input_ids: Tensor, real: Tensor, depth: int) -> Tensor:
         """Embeddings and the first ``depth`` blocks: (B, T) -> (B, T, C)."""
         mask = self.mask(real)
-        x = self.decoder.embed(input_ids, real if mask is not None else None)
+        x = self.decoder.embed(input_ids, None if mask is None else real_positions(real))
         for block in self.decoder.blocks[:depth]:
             x = block(x, mask)
         return x
