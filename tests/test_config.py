@@ -216,7 +216,6 @@ def test_all_problems_are_reported_together_each_with_its_place(tmp_path: Path) 
         ("pad_to", "-3"),
         ("causal", "perhaps"),
         ("device", "tpu"),
-        ("patience", "none"),
     ],
 )
 def test_a_value_out_of_its_range_is_named_with_its_flag(tmp_path: Path, name: str, value: str) -> None:

@@ -7,7 +7,7 @@ Precedence is default < file < flag; the resolved result is saved as ``run.yaml`
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -26,25 +26,11 @@ def option(default: Any, description: str, *, group: str, **limits: Any) -> Any:
 class RunConfig(BaseModel):
     """The options that every training task shares."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    data: str = option(..., "a file, a folder with train/validation/test files, or a catalogue name", group="Data")
-    validation: str | None = option(None, "a separate validation file", group="Data")
-    test: str | None = option(None, "a separate test file", group="Data")
-    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "label-first"] = option(
-        "auto", "how the file is read; label-first is 'LABEL:fine text' on each line", group="Data"
-    )
-    header: Literal["auto", "yes", "no"] = option("auto", "whether the first line names the columns", group="Data")
-    quoting: Literal["auto", "yes", "no"] = option("auto", "whether quotes enclose csv and tsv fields", group="Data")
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     base: str = option("random:tiny", "the model to start from: a folder, a name, or random:SIZE", group="Model")
     tokenizer: str | None = option(None, "a folder with a tokenizer, for a random base", group="Model")
-    vocab: int = option(1024, "tokens of the tokenizer trained on your texts, for a random base", group="Model", ge=257)
-    max_length: int | None = option(
-        None, "cut texts to this many tokens [default: the model's context]", group="Model", ge=1
-    )
 
-    epochs: int | None = option(None, "passes over the training part [default: by base]", group="Training", ge=1)
     batch_size: int = option(8, "examples per batch", group="Training", ge=1)
     accumulate: int = option(1, "batches per optimizer step", group="Training", ge=1)
     lr: float | None = option(None, "peak learning rate of AdamW [default: by base]", group="Training", gt=0, lt=1)
@@ -57,12 +43,9 @@ class RunConfig(BaseModel):
     evaluate_every: int | None = option(
         None, "optimizer steps between evaluations [default: one epoch]", group="Training", ge=1
     )
-    keep: Literal["best", "last"] = option("best", "weights to keep: best on validation, or last", group="Training")
-    patience: int | None = option(None, "stop after this many evaluations without a better one", group="Training", ge=1)
 
     out: str | None = option(None, "the model folder to write [default: runs/ and the data's name]", group="Run")
     seed: int = option(123, "seed of split, initialisation and order", group="Run", ge=0, lt=2**31)
-    seeds: int = option(1, "repeat with this many seeds and report mean and spread", group="Run", ge=1)
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "where to compute", group="Run")
     tensorboard: bool = option(False, "also write TensorBoard events", group="Run")
     keep_checkpoints: bool = option(False, "keep the checkpoints of a finished run", group="Run")
@@ -70,8 +53,34 @@ class RunConfig(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _none_by_name(cls, value: Any, info: Any) -> Any:
-        """Lets a flag or file say ``none`` for an option that has a value by default."""
-        return None if isinstance(value, str) and value.lower() == "none" and info.field_name == "clip" else value
+        """Lets a flag or file say ``none`` for any number that may be left open."""
+        kinds = get_args(cls.model_fields[info.field_name].annotation)
+        number = type(None) in kinds and str not in kinds
+        return None if number and str(value).lower() == "none" else value
+
+
+class TableConfig(RunConfig):
+    """The options of the tasks that learn from rows: some of them to train on, some to choose by, some to test on."""
+
+    data: str = option(..., "a file, a folder with train/validation/test files, or a catalogue name", group="Data")
+    validation: str | None = option(None, "a separate validation file", group="Data")
+    test: str | None = option(None, "a separate test file", group="Data")
+    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "label-first"] = option(
+        "auto", "how the file is read; label-first is 'LABEL:fine text' on each line", group="Data"
+    )
+    header: Literal["auto", "yes", "no"] = option("auto", "whether the first line names the columns", group="Data")
+    quoting: Literal["auto", "yes", "no"] = option("auto", "whether quotes enclose csv and tsv fields", group="Data")
+
+    vocab: int = option(1024, "tokens of the tokenizer trained on your texts, for a random base", group="Model", ge=257)
+    max_length: int | None = option(
+        None, "cut texts to this many tokens [default: the model's context]", group="Model", ge=1
+    )
+
+    epochs: int | None = option(None, "passes over the training part [default: by base]", group="Training", ge=1)
+    keep: Literal["best", "last"] = option("best", "weights to keep: best on validation, or last", group="Training")
+    patience: int | None = option(None, "stop after this many evaluations without a better one", group="Training", ge=1)
+
+    seeds: int = option(1, "repeat with this many seeds and report mean and spread", group="Run", ge=1)
 
     @field_validator("header", "quoting", mode="before")
     @classmethod
@@ -80,7 +89,7 @@ class RunConfig(BaseModel):
         return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
-class ClassifierConfig(RunConfig):
+class ClassifierConfig(TableConfig):
     """The options of ``gptailor train classifier``."""
 
     text: str | None = option(None, "column that holds the text [default: recognised by name]", group="Data")

@@ -10,7 +10,7 @@ import torch
 
 from gptailor.errors import UserError
 from gptailor.model.config import SIZES, ModelConfig, parse_size
-from gptailor.model.decoder import Attention, Decoder, attention_mask, pick, real_positions, seen_from
+from gptailor.model.decoder import Attention, Decoder, attention_mask, document_mask, pick, real_positions, seen_from
 from gptailor.model.head import count_parameters
 
 MakeDecoder = Callable[..., Decoder]
@@ -174,3 +174,13 @@ def test_an_impossible_size_is_one_error_that_names_it(text: str, named: str):
     with pytest.raises(UserError) as caught:
         parse_size(text)
     assert named in str(caught.value)
+
+
+def test_packed_documents_do_not_see_each_other(make_decoder: MakeDecoder) -> None:
+    decoder = make_decoder()
+    first, second = ids_of(1, 4), ids_of(1, 3, seed=2)
+    documents = torch.tensor([[0, 0, 0, 0, 1, 1, 1]])
+    assert document_mask(torch.tensor([[0, 0, 1]])).tolist() == [[[T, F, F], [T, T, F], [F, F, T]]]
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2]])
+    packed = decoder(torch.cat([first, second], 1), positions, document_mask(documents))
+    torch.testing.assert_close(packed, torch.cat([decoder(first), decoder(second)], 1), atol=1e-5, rtol=0)

@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from gptailor.train.losses import balanced_weights, class_loss
+from gptailor.train.losses import balanced_weights, class_loss, next_token_loss
 
 LOGITS = torch.tensor([[-1.0, 1.0], [-0.5, 1.5]])
 
@@ -57,3 +58,28 @@ def test_balanced_weights_make_every_class_count_the_same() -> None:
     counts = [30, 10, 2]
     shares = [weight * count for weight, count in zip(balanced_weights(counts), counts, strict=True)]
     assert shares == pytest.approx([14, 14, 14])  # and together they are the 42 examples
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 1000])
+def test_next_token_loss_equals_the_plain_one_with_gradients(chunk: int) -> None:
+    torch.manual_seed(0)
+    hidden, head = torch.randn(3, 7, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True)
+    labels = torch.randint(0, 30, (3, 7))
+    labels[0, :3] = labels[2] = -100
+    loss = next_token_loss(hidden, head, labels, chunk=chunk)
+    (2 * loss.total / loss.weight).backward()
+    ours = hidden.grad.clone(), head.grad.clone()
+    hidden.grad = head.grad = None
+    logits = hidden @ head.T
+    plain = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
+    (2 * plain).backward()
+    assert loss.count == 11 and int(loss.correct) == int((logits.argmax(-1) == labels).sum())
+    torch.testing.assert_close(loss.total / loss.weight, plain)
+    torch.testing.assert_close(ours, (hidden.grad, head.grad), atol=1e-6, rtol=1e-5)
+
+
+def test_next_token_loss_where_nothing_is_learned_is_zero() -> None:
+    hidden = torch.randn(1, 2, 8, requires_grad=True)
+    loss = next_token_loss(hidden, torch.randn(5, 8), torch.full((1, 2), -100))
+    loss.total.backward()
+    assert float(loss.total) == loss.count == 0 and hidden.grad.abs().sum() == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gptailor.config import RunConfig
+from gptailor.config import TableConfig
 from gptailor.data.catalog import CATALOG, Form, locate
 from gptailor.data.receipt import Receipt
 from gptailor.data.sources import Table, find_parts, read_table
@@ -13,7 +13,7 @@ from gptailor.errors import UserError, did_you_mean
 SWITCH = {"auto": None, "yes": True, "no": False}
 
 
-def read_parts(config: RunConfig, receipt: Receipt) -> tuple[dict[str, list[Table]], Form]:
+def read_parts(config: TableConfig, receipt: Receipt) -> tuple[dict[str, list[Table]], Form]:
     """Reads the data and the separate validation and test files, each entered in the receipt.
 
     Returns:
@@ -56,7 +56,7 @@ def _find(data: str, receipt: Receipt) -> tuple[dict[str, list[Path]], Form]:
     return dict(found.files), own
 
 
-def _read(path: Path, part: str, config: RunConfig, form: Form, receipt: Receipt) -> Table:
+def _read(path: Path, part: str, config: TableConfig, form: Form, receipt: Receipt) -> Table:
     header, quoting = SWITCH[config.header], SWITCH[config.quoting]
     table = read_table(
         path,

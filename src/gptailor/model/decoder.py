@@ -149,3 +149,16 @@ def attention_mask(real: Tensor, *, causal: bool) -> Tensor:
     if causal:
         mask = mask & torch.ones(n_tokens, n_tokens, dtype=torch.bool, device=real.device).tril()
     return mask | torch.eye(n_tokens, dtype=torch.bool, device=real.device)
+
+
+def document_mask(documents: Tensor) -> Tensor:
+    """The causal mask of packed documents: a token sees those before it in its own document, and itself.
+
+    Args:
+        documents: (B, T) int64, the number of each token's document within its row.
+
+    Returns:
+        (B, T, T) bool. Documents ``[0, 0, 1]`` give ``[[1,0,0], [1,1,0], [0,0,1]]``.
+    """
+    same = documents.unsqueeze(2) == documents.unsqueeze(1)
+    return same.tril()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+IGNORED = -100  # the label of a position that is not learned
 
 
 class Loss(NamedTuple):
@@ -39,3 +42,52 @@ def balanced_weights(counts: list[int]) -> list[float]:
     """Weights that make every class count the same: N / (K * n_k). Counts 30 and 10 give 0.667 and 2."""
     total = sum(counts)
     return [total / (len(counts) * count) if count else 0.0 for count in counts]
+
+
+def next_token_loss(hidden: Tensor, head: Tensor, labels: Tensor, *, chunk: int = 1024) -> Loss:
+    """Cross-entropy of the next token, without holding the logits of all positions at once.
+
+    Hidden states are gathered where something is learned, and the head runs over ``chunk`` of them at a time; each
+    chunk's gradient is taken on the spot, so that nothing vocabulary-sized outlives it.
+
+    Args:
+        hidden: (B, T, C), after the final norm.
+        head: (V, C), the output head; for tied models the token embedding.
+        labels: (B, T) int64, -100 where nothing is learned.
+
+    Returns:
+        The sum in float32 over the learned positions, their number as weight, and how many were right.
+    """
+    learned = labels != IGNORED
+    states, targets = hidden[learned], labels[learned]
+    total, correct = _ChunkedCrossEntropy.apply(states, head, targets, chunk)
+    count = len(targets)
+    return Loss(total, total.new_tensor(float(count)), correct, count)
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Sum of -log softmax(states @ head.T)[target]; its gradients are made in the forward pass, chunk by chunk."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, head: Tensor, targets: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+        """States (N, C), head (V, C), targets (N,) -> the sum and the number of right predictions."""
+        weight = head.to(states.dtype)
+        total, correct = states.new_zeros((), dtype=torch.float32), targets.new_zeros(())
+        d_states, d_head = [states[:0]], torch.zeros_like(head)
+        for part, target in zip(states.split(chunk), targets.split(chunk), strict=True):
+            logits = (part @ weight.T).float()  # (chunk, V)
+            total += F.cross_entropy(logits, target, reduction="sum")
+            correct += (logits.argmax(-1) == target).sum()
+            if any(ctx.needs_input_grad):
+                d_logits = logits.softmax(-1).scatter_add_(1, target[:, None], -torch.ones_like(logits[:, :1]))
+                d_states.append(d_logits.to(states.dtype) @ weight)
+                d_head += (d_logits.to(states.dtype).T @ part).to(head.dtype)
+        ctx.save_for_backward(torch.cat(d_states), d_head)
+        ctx.mark_non_differentiable(correct)
+        return total, correct
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """The gradients of the forward pass, times that of the sum (the first of ``gradients``)."""
+        (d_states, d_head), d_total = ctx.saved_tensors, gradients[0]
+        return d_states * d_total.to(d_states.dtype), d_head * d_total, None, None
