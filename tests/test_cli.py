@@ -128,7 +128,7 @@ def test_bad_rows_are_left_out_and_receipted(gptailor: Cli, tmp_path: Path, case
 def test_a_label_with_one_example_is_told(gptailor: Cli, tmp_path: Path) -> None:
     file = write(tmp_path, "data.csv", "text,label\n" + GOOD_ROWS + "a lonely text,rare\n")
     code, said, _ = gptailor("inspect", file, "--base", TINY["base"])
-    assert code == 0 and "label 'rare' has 1 different text(s): it is trained but not tested" in " ".join(said.split())
+    assert code == 0 and "with fewer than 3 different texts are trained but not tested: rare" in " ".join(said.split())
 
 
 def test_all_problems_of_the_options_come_together(gptailor: Cli) -> None:
@@ -200,3 +200,64 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "predict" in done.stdout
+
+
+HOSTILE = "a [/] b [bold] \x1b[31mred"
+
+
+def test_names_and_texts_are_shown_and_not_obeyed(gptailor: Cli, tmp_path: Path) -> None:
+    rows = "".join(f"text {HOSTILE} number {i},{'ab'[i % 2]}{HOSTILE}\n" for i in range(40))
+    file = write(tmp_path, "x[b]y.csv", "text,label\n" + rows)
+    out = tmp_path / "r [/] [bold] ö"
+    code, _, told = gptailor("train", "classifier", file, *FLAGS, "--epochs", 1, "--out", out)
+    assert code == 0, told
+    assert "\x1b" not in told and "x[b]y.csv" in told and "r [/] [bold] ö" in told
+    code, said, _ = gptailor("inspect", file, "--base", TINY["base"])
+    assert code == 0 and "\x1b" not in said and "[/]" in said
+
+
+def test_several_seeds_stopped_are_not_called_finished(
+    gptailor: Cli, moods: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gptailor.tasks import classifier
+
+    real, runs = classifier.fit_classifier, []
+
+    def stopping(feed, folder, checkpoints, console, stop):  # type: ignore[no-untyped-def]
+        runs.append(folder)
+        stop.requested = len(runs) == 2
+        return real(feed, folder, checkpoints, console, stop)
+
+    monkeypatch.setattr(classifier, "fit_classifier", stopping)
+    out = tmp_path / "run"
+    code, _, told = gptailor("train", "classifier", moods, *FLAGS, "--seeds", 2, "--out", out)
+    assert code == 130 and "Stopped before all seeds were trained" in told and "--resume --out" in told
+    code, _, told = gptailor("train", "classifier", "--resume", "--out", out)
+    assert code == 0 and "2 seeds, test" in told
+
+
+@pytest.mark.parametrize("label", ["²", "①", "--5", "-"])
+def test_odd_labels_are_names(gptailor: Cli, tmp_path: Path, label: str) -> None:
+    file = write(
+        tmp_path, "data.csv", GOOD_ROWS.replace(",a", f",{label}").replace(",b", ",7").join(["text,label\n", ""])
+    )
+    code, said, told = gptailor("inspect", file, "--base", TINY["base"])
+    assert code == 0 and label in said, told
+
+
+def test_labels_that_differ_in_case_only_are_told(gptailor: Cli, tmp_path: Path) -> None:
+    rows = "".join(f"text number {i},{['Spam', 'spam', 'ham'][i % 3]}\n" for i in range(30))
+    code, said, _ = gptailor("inspect", write(tmp_path, "d.csv", "text,label\n" + rows), "--base", TINY["base"])
+    assert code == 0 and "differ only in case or spaces are kept apart: 'Spam', 'spam'" in " ".join(said.split())
+
+
+def test_predict_reads_the_columns_it_was_trained_on(gptailor: Cli, tmp_path: Path) -> None:
+    rows = "".join(f"{i},thing {i},was {'good' if i % 2 else 'bad'} {i},{i % 2}\n" for i in range(40))
+    file = write(tmp_path, "d.csv", "id,head,words,sort\n" + rows)
+    out = tmp_path / "run"
+    told = gptailor("train", "classifier", file, *FLAGS, "--text", "head,words", "--label", "sort", "--out", out)
+    assert told[0] == 0, told[2]
+    code, said, _ = gptailor("predict", out, "--file", file)
+    assert code == 0 and len(said.splitlines()) == 41
+    code, _, told = gptailor("predict", out, "--device", "gpu", "x")
+    assert code == 1 and "no device is called 'gpu'" in told

@@ -93,16 +93,24 @@ def train_classifier(
     Example: gptailor train classifier messages.csv --text message --label topic --out runs/topics
     """
     if resume and "out" in given and config is None:
-        config = Path(given["out"]) / "run.yaml" if Path(given["out"], "run.yaml").exists() else None
+        config = Path(given["out"]) / "run.yaml"
+        if not config.exists():
+            raise UserError(f"{given['out']} holds no run to resume", hint="leave --resume out to begin one")
     options = load_config(ClassifierConfig, config, given)
-    from gptailor.show import show_results
+    from gptailor.evaluate.report import verdict
+    from gptailor.show import show_results, show_resume
     from gptailor.tasks.classifier import run_classifier
     from gptailor.tasks.run import RunFolder
     from gptailor.train.loop import stop_on_interrupt
 
     with stop_on_interrupt() as stop:
         folder = run_classifier(options, resume=resume, console=console, stop=stop)
-    show_results(console, RunFolder(folder, resume=True).read_json("metrics.json"), folder)
+    metrics = RunFolder(folder, resume=True).read_json("metrics.json")
+    told = verdict(metrics["test_unseen"], metrics["baselines_unseen"]).sentence if metrics["finished"] else ""
+    show_results(console, metrics, told, folder)
+    if stop.requested and metrics["finished"]:
+        console.print("[yellow]Stopped[/] before all seeds were trained.")
+        show_resume(console, folder)
     if stop.requested:
         raise typer.Exit(130)
 
@@ -151,9 +159,12 @@ def main() -> None:
     """Runs the command line; what the user can mend is told without a traceback."""
     try:
         app()
-    except UserError as error:
+    except (UserError, OSError) as error:
+        from gptailor.show import plain
+
+        told = str(error) if isinstance(error, UserError) else f"{error.filename or ''}: {error.strerror or error}"
         console.print("[bold red]Error:[/] ", end="")
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        console.print(plain(told.removeprefix(": ")), markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("stopped at once; what was saved last is intact")

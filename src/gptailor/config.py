@@ -6,6 +6,7 @@ Precedence is default < file < flag; the resolved result is saved as ``run.yaml`
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -34,7 +35,7 @@ class RunConfig(BaseModel):
     batch_size: int = option(8, "examples per batch", group="Training", ge=1)
     accumulate: int = option(1, "batches per optimizer step", group="Training", ge=1)
     lr: float | None = option(None, "peak learning rate of AdamW [default: by base]", group="Training", gt=0, lt=1)
-    weight_decay: float = option(0.1, "weight decay of AdamW on matrices", group="Training", ge=0)
+    weight_decay: float = option(0.1, "weight decay of AdamW on matrices", group="Training", ge=0, le=10)
     schedule: Literal["constant", "cosine"] = option(
         "cosine", "learning rate after warm-up: constant, or cosine decay to a tenth", group="Training"
     )
@@ -76,7 +77,9 @@ class TableConfig(RunConfig):
         None, "cut texts to this many tokens [default: the model's context]", group="Model", ge=1
     )
 
-    epochs: int | None = option(None, "passes over the training part [default: by base]", group="Training", ge=1)
+    epochs: int | None = option(
+        None, "passes over the training part [default: by base]", group="Training", ge=1, le=100_000
+    )
     keep: Literal["best", "last"] = option("best", "weights to keep: best on validation, or last", group="Training")
     patience: int | None = option(None, "stop after this many evaluations without a better one", group="Training", ge=1)
 
@@ -113,19 +116,21 @@ class ClassifierConfig(TableConfig):
         "last", "what the class is read from: last or first token, last position with padding, mean", group="Model"
     )
     causal: bool = option(True, "let a token see only the tokens before it", group="Model")
-    pad_to: str = option("batch", "pad texts to the longest of: batch, data, context; or to N tokens", group="Model")
+    pad_to: str = option(
+        "batch", "pad texts to the longest of: batch, data, context; or to at least N tokens", group="Model"
+    )
 
     @field_validator("layers", mode="before")
     @classmethod
     def _layers(cls, value: Any) -> Any:
-        if value is None or str(value) in ("head", "all") or (str(value).isdigit() and int(value) > 0):
+        if value is None or str(value) in ("head", "all") or re.fullmatch("[1-9][0-9]{0,5}", str(value)):
             return None if value is None else str(value)
         raise ValueError("Input should be 'head', 'all' or a number of blocks")
 
     @field_validator("pad_to", mode="before")
     @classmethod
     def _pad_to(cls, value: Any) -> Any:
-        if str(value) in ("batch", "data", "context") or (str(value).isdigit() and int(value) > 0):
+        if str(value) in ("batch", "data", "context") or re.fullmatch("[1-9][0-9]{0,5}", str(value)):
             return str(value)
         raise ValueError("Input should be 'batch', 'data', 'context' or a number of tokens")
 
@@ -137,6 +142,22 @@ class ClassifierConfig(TableConfig):
         """
         usual = {"layers": "1", "lr": 5e-5, "epochs": 5} if pretrained else {"layers": "all", "lr": 5e-4, "epochs": 10}
         return self.model_copy(update={key: value for key, value in usual.items() if getattr(self, key) is None})
+
+
+class BaseConfig(RunConfig):
+    """The options of ``gptailor train base``."""
+
+    data: list[str] = option(..., "text or jsonl files; FILE@2 samples a file twice as often", group="Data")
+    text: str = option("text", "key of a jsonl line that holds the text", group="Data")
+    held_out: float = option(0.005, "share of the documents that is measured on", group="Data", gt=0, lt=0.5)
+
+    vocab: int = option(8192, "tokens of the tokenizer trained on the files, for a random base", group="Model", ge=257)
+
+    tokens: int = option(10_000_000, "tokens to train on", group="Training", ge=1)
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "auto", "arithmetic of the matrix products: bf16 where the processor is good at it", group="Training"
+    )
+    sample: str = option("The", "a text that is continued at each evaluation", group="Training")
 
 
 def load_config(kind: type[Config], file: Path | None, given: dict[str, Any]) -> Config:
@@ -153,6 +174,14 @@ def load_config(kind: type[Config], file: Path | None, given: dict[str, Any]) ->
     except ValidationError as error:
         problems = [_problem(kind, item, where, merged) for item in error.errors()]
         raise UserError.joined(problems) from None
+
+
+def user_path(text: str) -> Path:
+    """A path as the user typed it, with ``~`` expanded. Raises ``UserError`` for the home of nobody."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{text}: {error}") from None
 
 
 def read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
@@ -173,6 +202,14 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
             raise UserError(f"{file}:{line}: {name} stands already in line {lines[name]}")
         lines[name] = line
     return {str(key): value for key, value in values.items()}, lines
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The same options with every file and folder that exists named from the root, so that a recipe works anywhere."""
+    names = [name for name in ("data", "validation", "test", "base", "tokenizer") if hasattr(config, name)]
+    values = {name: getattr(config, name) for name in names}
+    paths = {name: user_path(value) for name, value in values.items() if isinstance(value, str)}
+    return config.model_copy(update={name: str(path.resolve()) for name, path in paths.items() if path.exists()})
 
 
 def dump_config(config: RunConfig) -> str:

@@ -15,14 +15,19 @@ from sklearn.utils.validation import check_is_fitted
 from gptailor.config import ClassifierConfig, load_config
 from gptailor.data.classification import Example
 from gptailor.data.receipt import Receipt
-from gptailor.data.splits import stratified
-from gptailor.errors import UserError
+from gptailor.data.splits import stratified, undersample
+from gptailor.errors import UserError, listing
+from gptailor.evaluate.metrics import fit_temperature
 from gptailor.predict import TextClassifier
 from gptailor.tasks.classifier import build, fit_classifier
 from gptailor.tasks.prepare import encode_parts
 from gptailor.train.loop import StopRequest
 from gptailor.weights.base import open_base
 from gptailor.weights.folder import ClassifierFolder
+
+# Options of a run that an estimator has no use for: it is given its texts, and does not test.
+NOT_HERE = {"data", "validation", "test", "format", "header", "quoting", "text", "label", "duplicates", "split"}
+NOT_HERE |= {"test_share", "seeds", "out", "tensorboard", "keep_checkpoints"}
 
 
 class GPTailorClassifier(ClassifierMixin, BaseEstimator):
@@ -62,6 +67,9 @@ class GPTailorClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, ids = np.unique(np.asarray(y), return_inverse=True)
         own = ("base", "epochs", "lr", "layers", "batch_size", "seed")
         values = {"data": "texts in memory", **{name: getattr(self, name) for name in own}, **(self.options or {})}
+        ignored = sorted(NOT_HERE & set(self.options or {}))
+        if ignored:
+            raise UserError(f"an estimator has no option {listing(ignored)}", hint="gptailor.train_classifier has")
         config = load_config(ClassifierConfig, None, values)
         examples = [
             Example(str(text), str(label), f"text {row}") for row, (text, label) in enumerate(zip(X, ids, strict=True))
@@ -70,14 +78,20 @@ class GPTailorClassifier(ClassifierMixin, BaseEstimator):
         if empty:
             raise UserError(f"{len(empty)} texts are empty, the first is {empty[0]}", expected="texts with words")
         receipt = Receipt()
+        if config.balance == "undersample":
+            examples = undersample(examples, config.seed, receipt)
         parts = stratified(examples, {"validation": config.validation_share}, config.seed, receipt)
+        if not parts["validation"]:
+            raise UserError(f"{len(examples)} texts are too few", expected="at least two different texts for a label")
         feed = build(encode_parts(config, open_base(config.base, config.tokenizer), parts, receipt))
         with tempfile.TemporaryDirectory(prefix="gptailor-") as name:
             feed.keep_trunk(Path(name))
             fit_classifier(feed, Path(name), Path(name), Console(stderr=True, quiet=not self.verbose), StopRequest())
         prepared = feed.prepared
+        held_out = feed.outputs(range(feed.n_train, len(feed.ids))), np.array(prepared.labels("validation"))
+        settings = prepared.settings.model_copy(update={"temperature": fit_temperature(*held_out)})
         # Label names are class numbers here, in numerical order; ``classes_`` holds what they stand for.
-        folder = ClassifierFolder(feed.model, prepared.tokenizer, prepared.names, prepared.settings)
+        folder = ClassifierFolder(feed.model, prepared.tokenizer, prepared.names, settings)
         self.model_ = TextClassifier(folder, feed.device)
         return self
 

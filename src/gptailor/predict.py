@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from gptailor.data.batching import by_length, collate
 from gptailor.errors import UserError, listing
 from gptailor.evaluate.metrics import softmax
 from gptailor.model.device import choose_device
-from gptailor.model.head import Classifier, class_logits
+from gptailor.model.head import Classifier
 from gptailor.weights.folder import ClassifierFolder, ClassifierSettings, load_classifier
 
 TOKENS_PER_BATCH = 4096
@@ -44,12 +44,23 @@ class TextClassifier:
         """Calibrated probability of each class (N, K), in the order of ``labels``: softmax(logits / temperature)."""
         return softmax(self.logits(texts, progress), self.settings.temperature)
 
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """How many of the texts are longer than the model reads; what is beyond is left out."""
+        limit = self.settings.max_length or self.model.decoder.config.context_length
+        return sum(len(ids) > limit for ids in self.tokenizer.encode_many(texts))
+
     def logits(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> np.ndarray:
         """Logits (N, K) float32. Raises ``UserError`` naming the texts that are empty.
 
         Args:
             progress: called with the number of texts done since the last call.
         """
+        if isinstance(texts, str):
+            raise UserError("one text where a list of texts belongs", hint=f"[{texts[:20]!r}]")
+        strange = [index for index, text in enumerate(texts) if not isinstance(text, str)]
+        if strange:
+            found = f"text number {listing(index + 1 for index in strange)} is no text"
+            raise UserError(found, expected=f"str, not {type(texts[strange[0]]).__name__}")
         empty = [index for index, text in enumerate(texts) if not text.strip()]
         if empty:
             raise UserError(
@@ -65,6 +76,7 @@ def fit(ids: Sequence[list[int]], settings: ClassifierSettings, pad: int) -> lis
     return [text + [pad] * ((settings.padded_to or 0) - len(text)) for text in cut]
 
 
+@torch.no_grad()
 def logits_of(
     model: Classifier,
     ids: Sequence[Sequence[int]],
@@ -74,9 +86,10 @@ def logits_of(
 ) -> np.ndarray:
     """Logits (N, K) float32 of texts given as ids, in their order; computed in batches of similar length."""
     result = np.zeros((len(ids), model.head.out_features), np.float32)
+    no_labels = [0] * len(ids)
     for rows in by_length([len(text) for text in ids], TOKENS_PER_BATCH):
-        batch = collate(ids, [0] * len(ids), rows, pad).to(device)
-        result[rows] = class_logits(model, batch.input_ids, batch.real).numpy()
+        batch = collate(ids, no_labels, rows, pad).to(device)
+        result[rows] = model(batch.input_ids, batch.real).float().cpu().numpy()
         if progress:
             progress(len(rows))
     return result
@@ -92,8 +105,8 @@ def self_check(classifier: TextClassifier, texts: Sequence[str], trained: np.nda
     Args:
         trained: logits (N, K) of the texts before the model was saved.
 
-    Raises:
-        UserError: when logits differ by more than ``TOLERANCE``, relative to the largest of them.
+    Returns:
+        ``texts``, ``max_difference`` (of logits, relative to the largest of them if that is above 1) and ``tolerance``.
     """
     model, pad, device = classifier.model, classifier.tokenizer.end_of_text, classifier.device
     ids = fit(classifier.tokenizer.encode_many(texts), classifier.settings, pad)
@@ -109,7 +122,13 @@ def self_check(classifier: TextClassifier, texts: Sequence[str], trained: np.nda
         others = [before, row, model(right, real_right)[0].float().cpu(), model(left, real_left)[0].float().cpu()]
         scale = max(1.0, float(reference.abs().max()))
         worst = max(worst, *(float((other - reference).abs().max()) / scale for other in others))
-    if not worst <= TOLERANCE:
-        found = f"the saved model's logits change by {worst:.2g} with reloading, batch or padding"
-        raise UserError(found, expected=f"at most {TOLERANCE:g}", hint="please report this as a bug of GPTailor")
     return {"texts": len(ids), "max_difference": worst, "tolerance": TOLERANCE}
+
+
+def require(check: Mapping[str, float]) -> None:
+    """Raises ``UserError`` when a self-check found more than its tolerance."""
+    if not check["max_difference"] <= check["tolerance"]:
+        found = f"the saved model's logits change by {check['max_difference']:.2g} with reloading, batch or padding"
+        raise UserError(
+            found, expected=f"at most {check['tolerance']:g}", hint="please report this as a bug of GPTailor"
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,27 +24,27 @@ def show_receipt(console: Console, receipt: Mapping[str, Any]) -> None:
     """The data receipt: files, what became of the rows, labels, lengths and warnings."""
     for file in receipt["files"]:
         console.print(
-            f"[bold]{escape(Path(file['path']).name)}[/] ({file['part']}): {file['rows']:,} rows, {file['format']}"
+            f"[bold]{visible(Path(file['path']).name)}[/] ({file['part']}): {file['rows']:,} rows, {file['format']}"
         )
         for sentence in file["said"]:
-            console.print(f"  {escape(sentence)}", highlight=False)
+            console.print(f"  {visible(sentence)}", highlight=False)
     rows, columns = receipt["rows"], receipt["columns"]
-    console.print(f"text from column {escape(columns['text'])}, label from column {escape(columns['label'])}")
+    console.print(f"text: {visible(columns['text'])}   label: {visible(columns['label'])}")
     console.print(f"[bold]{rows['read']:,} rows read, {rows['kept']:,} used, {rows['dropped']:,} left out[/]")
     for dropped in receipt["dropped"]:
         places = listing([place.rpartition(":")[2] for place in dropped["lines"]], limit=5)
         console.print(
-            f"  {dropped['count']:,} × {escape(dropped['reason'])} (line {places}{' ...' * (dropped['count'] > 5)})"
+            f"  {dropped['count']:,} × {visible(dropped['reason'])} (line {places}{' ...' * (dropped['count'] > 5)})"
         )
     if receipt["cut"]["count"]:
         console.print(f"  {receipt['cut']['count']:,} texts are cut to {receipt['cut']['limit']} tokens")
     for conflict in receipt["conflicts"]["examples"][:3]:
         labels = ", ".join(f"{label} {count}x" for label, count in conflict["labels"].items())
-        console.print(f"  contradiction: {escape(repr(conflict['text'][:60]))} is {escape(labels)}")
+        console.print(f"  contradiction: {visible(repr(conflict['text'][:60]))} is {visible(labels)}")
     _show_labels(console, receipt["labels"])
     _show_lengths(console, receipt["lengths"])
     for warning in receipt["warnings"]:
-        console.print(f"[yellow]note:[/] {escape(warning)}", highlight=False)
+        console.print(f"[yellow]note:[/] {visible(warning)}", highlight=False)
 
 
 def _show_labels(console: Console, labels: Mapping[str, Mapping[str, int]]) -> None:
@@ -52,7 +54,7 @@ def _show_labels(console: Console, labels: Mapping[str, Mapping[str, int]]) -> N
         table.add_column(column, justify="right")
     ordered = sorted(labels.items(), key=lambda item: -item[1]["read"])
     for name, counts in ordered[:LABELS_SHOWN]:
-        table.add_row(Text(name), *(f"{counts[column]:,}" for column in columns))
+        table.add_row(visible(name), *(f"{counts[column]:,}" for column in columns))
     if len(ordered) > LABELS_SHOWN:
         rest = [counts for _, counts in ordered[LABELS_SHOWN:]]
         sums = (f"{sum(counts[column] for counts in rest):,}" for column in columns)
@@ -72,34 +74,47 @@ def _show_lengths(console: Console, lengths: Mapping[str, Any]) -> None:
     )
 
 
-def show_plan(console: Console, config: ClassifierConfig, parameters: tuple[int, int], depth: int, device: str) -> None:
+def show_plan(console: Console, config: ClassifierConfig, parameters: tuple[int, int], device: str) -> None:
     """What is about to be trained, with everything that was decided for the user."""
     total, trained = parameters
     console.print(
-        f"[bold]{escape(config.base)}[/]: {total:,} parameters, {trained:,} trained (layers: {config.layers}), "
+        f"[bold]{visible(config.base)}[/]: {total:,} parameters, {trained:,} trained (layers: {config.layers}), "
         f"on {device}; {config.epochs} epochs, batch {config.batch_size}, rate {config.lr:g}",
         highlight=False,
     )
-    if depth:
+
+
+def show_trunk(console: Console, depth: int, *, kept: bool) -> None:
+    """Whether the frozen blocks need to be computed but once."""
+    if depth and kept:
         console.print(f"the {depth} frozen blocks are computed once for all epochs", highlight=False)
+    elif depth:
+        console.print(f"no room to keep what the {depth} frozen blocks give: they are computed anew in every epoch")
 
 
 def show_pieces(console: Console, label: str, where: str, pieces: Sequence[str], read: int | None) -> None:
     """One text as the model sees it: tokens in alternating shades, the one that is read marked."""
     text = Text()
     for index, piece in enumerate(pieces):
-        visible = piece.replace("\n", "\\n")
-        text.append(visible, style="reverse green" if index == read else ("cyan", "default")[index % 2])
-    console.print(Text(f"{where}  [{label}]  {len(pieces)} tokens", style="bold"))
+        text.append(
+            plain(piece.replace("\n", "\\n")),
+            style="reverse green" if index == read else ("cyan", "default")[index % 2],
+        )
+    console.print(Text(f"{plain(where)}  [{plain(label)}]  {len(pieces)} tokens", style="bold"))
     console.print(text)
 
 
-def show_results(console: Console, metrics: Mapping[str, Any], folder: Path) -> None:
-    """The headline of a finished run, with intervals and baselines, and where to look next."""
+def show_results(console: Console, metrics: Mapping[str, Any], verdict: str, folder: Path) -> None:
+    """The headline of a finished run, with intervals and baselines, and where to look next.
+
+    Args:
+        verdict: one sentence that compares the model with the baselines.
+    """
     if not metrics["finished"]:
-        best = metrics["best"]
-        console.print(f"[yellow]Stopped.[/] The best model so far (step {best['step']}) is in {folder}.")
-        console.print(f"To continue: gptailor train classifier --resume --out {folder}", highlight=False)
+        kept = metrics["kept"]
+        which = "best model so far" if kept["which"] == "best" else "model"
+        console.print(f"[yellow]Stopped.[/] The {which}, of step {kept['step']}, is in {visible(str(folder))}")
+        show_resume(console, folder)
         return
     table = Table("on the test part", box=None, pad_edge=False, header_style="dim")
     for column in ("accuracy", "95 % interval", "macro F1", "n"):
@@ -112,19 +127,37 @@ def show_results(console: Console, metrics: Mapping[str, Any], folder: Path) -> 
     for key, figures in metrics["baselines"].items():
         table.add_row(names[key], *_figures(figures, figures["macro_f1"]))
     console.print(table)
+    console.print(verdict, highlight=False)
     if metrics.get("seeds"):
         for part, spread in metrics["seeds"].items():
             name = part.replace("_", ", ")
-            console.print(
-                f"{spread['seeds']} seeds, {name}: {spread['mean']:.2%} ± {spread['sd']:.2%}", highlight=False
-            )
-    console.print(f"model folder  {folder}\nreport        {folder / 'report.html'}", highlight=False)
-    console.print(f'try           gptailor predict {folder} "a text of yours"', highlight=False)
+            if spread["mean"] is not None and spread["sd"] is not None:
+                told = f"{spread['mean']:.2%} ± {spread['sd']:.2%} (mean, standard deviation)"
+                console.print(f"{spread['seeds']} seeds, {name}: {told}", highlight=False)
+    shown = visible(shlex.quote(str(folder)))
+    console.print(f"model folder  {shown}\nreport        {visible(str(folder / 'report.html'))}", highlight=False)
+    console.print(f'try           gptailor predict {shown} "a text of yours"', highlight=False)
+
+
+def show_resume(console: Console, folder: Path) -> None:
+    """How to go on with a run that was stopped."""
+    told = visible(shlex.quote(str(folder)))
+    console.print(f"To continue: gptailor train classifier --resume --out {told}", highlight=False, soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """A text from outside with its control characters shown, so that a terminal does not obey them."""
+    return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") and c != "\n" else c for c in text)
+
+
+def visible(text: str) -> str:
+    """``plain``, and nothing in it is taken for rich's markup."""
+    return escape(plain(text))
 
 
 def _figures(figures: Mapping[str, Any], macro_f1: float | None) -> list[str]:
     if figures["accuracy"] is None:
         return ["-", "-", "-", "0"]
     low, high = figures["interval"]
-    shown = "-" if macro_f1 is None else f"{macro_f1:.1%}"
+    shown = "-" if macro_f1 is None else f"{macro_f1:.3f}"
     return [f"{figures['accuracy']:.2%}", f"{low:.1%} - {high:.1%}", shown, f"{figures['n']:,}"]

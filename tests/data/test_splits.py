@@ -128,7 +128,7 @@ def test_parts_are_shuffled_across_labels() -> None:
 def test_a_label_with_too_few_texts_is_only_trained(n: int) -> None:
     parts, receipt = split({"data": distinct(common=20, rare=n)})
     assert [by_label(parts[name])["rare"] for name in ("train", "validation", "test")] == [n, 0, 0]
-    assert receipt.warnings == [f"label 'rare' has {n} different text(s): it is trained but not tested"]
+    assert receipt.warnings == ["1 label(s) with fewer than 3 different texts are trained but not tested: rare"]
 
 
 def test_repeats_that_are_kept_stay_together() -> None:
@@ -140,14 +140,16 @@ def test_repeats_that_are_kept_stay_together() -> None:
 
 
 def test_too_few_texts_are_refused() -> None:
-    with pytest.raises(UserError, match="too few texts: train 4, validation 0, test 0"):
+    with pytest.raises(UserError, match="too few texts for 2 labels: train 4, validation 0, test 0"):
         split({"data": distinct(a=2, b=2)})
 
 
 @pytest.mark.parametrize("balance", ["none", "undersample", "weights"])
 def test_nothing_but_contradictions_is_refused(balance: str) -> None:
     examples = rows([("one", "a"), ("one", "b"), ("two", "a"), ("two", "b")])
-    with pytest.raises(UserError, match="too few texts: train 0"):
+    with pytest.raises(
+        UserError, match=r"too few texts for 0 labels: train 0.*4 × has the same text as a row with another label"
+    ):
         split({"data": examples}, balance=balance)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gptailor.errors import UserError
 from gptailor.model.decoder import Decoder
-from gptailor.model.head import Classifier, Read, class_logits, count_parameters, freeze, last_token
+from gptailor.model.head import Classifier, Read, count_parameters, freeze, last_token
 
 MakeDecoder = Callable[..., Decoder]
 Build = Callable[..., Classifier]
@@ -93,7 +93,7 @@ def test_an_answer_depends_on_the_text_alone(build: Build, read: Read, causal: b
     expected = alone(model, TEXTS)
     for width in (0, 12, model.decoder.config.context_length):  # neighbours, and ever more padding
         for pad in (299, 0):
-            answers = class_logits(model, *padded(TEXTS, side, width, pad))
+            answers = model(*padded(TEXTS, side, width, pad))
             torch.testing.assert_close(answers, expected, atol=1e-5, rtol=0)
 
 
@@ -125,9 +125,7 @@ def test_the_readings_are_what_their_names_say(build: Build, causal: bool):
     for read, vector in expected.items():
         model.read = read
         ids, real = padded([text], "right", 10)
-        torch.testing.assert_close(
-            class_logits(model, ids, real)[0], model.head.weight.detach() @ vector, atol=1e-5, rtol=0
-        )
+        torch.testing.assert_close(model(ids, real)[0], model.head.weight.detach() @ vector, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -136,7 +134,7 @@ def test_only_without_the_causal_mask_the_first_token_sees_later_ones(build: Bui
     text = TEXTS[1]
     changed = [*text[:-1], (text[-1] + 1) % 300]
     difference = (alone(model, [text]) - alone(model, [changed])).abs().max()
-    fast = class_logits(model, *padded([text], "right", 9)) - class_logits(model, *padded([changed], "right", 9))
+    fast = model(*padded([text], "right", 9)) - model(*padded([changed], "right", 9))
     if causal:
         assert difference == 0
         assert fast.abs().max() == 0

@@ -14,6 +14,8 @@ import yaml
 from safetensors.torch import load_file
 
 import gptailor
+from gptailor.config import ClassifierConfig, load_config
+from gptailor.data.batching import by_length
 from gptailor.errors import UserError
 from gptailor.tasks import classifier
 from gptailor.train.loop import StopRequest
@@ -200,3 +202,83 @@ def test_prediction_from_python(moods: Path, tmp_path: Path) -> None:
     assert model.predict(["the soup was lovely and warm and kind"]) == ["good"]
     with pytest.raises(UserError, match="text number 2 is empty"):
         model.predict(["x", "  "])
+
+
+def test_padding_counts_in_the_size_of_a_batch(trained: Path, moods: Path, tmp_path: Path) -> None:
+    """Two-word texts padded to the whole context must not make batches of thousands of rows."""
+    config = load_config(ClassifierConfig, None, {"data": str(moods), **TINY, "pad_to": "context", "vocab": 300})
+    feed = classifier.build(classifier.prepare(config))
+    batches = by_length(feed.widths, classifier.TOKENS_PER_BATCH)
+    assert max(len(rows) for rows in batches) * 32 <= classifier.TOKENS_PER_BATCH
+    assert set(feed.widths) == {32}
+
+
+def test_changed_data_is_not_resumed_on(moods: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    data.write_bytes(moods.read_bytes())
+    stop = StopRequest(requested=True)
+    folder = run(data, tmp_path / "run", stop=stop)
+    before = (folder / "receipt.json").read_bytes()
+    data.write_text(data.read_text(encoding="utf-8") + "one more,good\n", encoding="utf-8")
+    with pytest.raises(UserError, match="has changed"):
+        run(data, folder, resume=True)
+    assert (folder / "receipt.json").read_bytes() == before
+
+
+def test_a_run_that_failed_after_its_metrics_is_completed(
+    moods: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(classifier, "write_report", full)
+    with pytest.raises(OSError, match="No space"):
+        run(moods, tmp_path / "run")
+    monkeypatch.undo()
+    folder = run(moods, tmp_path / "run", resume=True)
+    assert {file.name for file in folder.iterdir()} == FILES
+
+
+def test_a_finished_run_is_not_resumed_with_other_options(moods: Path, tmp_path: Path) -> None:
+    folder = run(moods, tmp_path / "run", epochs=1)
+    with pytest.raises(UserError, match="epochs was 1 and is now 3"):
+        run(moods, folder, resume=True, epochs=3)
+    assert run(moods, folder, resume=True, epochs=1, tensorboard=True) == folder
+
+
+def test_what_is_kept_is_said(moods: Path, tmp_path: Path) -> None:
+    stopped = read(run(moods, tmp_path / "stopped", stop=StopRequest(requested=True)), "metrics.json")["kept"]
+    assert (stopped["which"], stopped["step"]) == ("last", 1), "one step is more than the untrained model"
+    last = run(moods, tmp_path / "last", keep="last", epochs=2)
+    assert read(last, "metrics.json")["kept"]["which"] == "last"
+    assert read(last, "metrics.json")["kept"]["epoch"] == 2
+    assert "The last weights were kept, those of epoch 2" in (last / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_loss_that_is_no_number_stops_the_run(moods: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = classifier.class_loss
+
+    def broken(*args: Any) -> Any:
+        loss = real(*args)
+        return loss._replace(total=loss.total * float("nan")) if loss.total.requires_grad else loss
+
+    monkeypatch.setattr(classifier, "class_loss", broken)
+    with pytest.raises(UserError, match=r"loss has become nan at step 1(.|\n)*smaller --lr"):
+        run(moods, tmp_path / "run")
+
+
+def test_seeds_without_unseen_test_texts(moods: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("train.csv", "validation.csv", "test.csv"):
+        (tmp_path / "data" / name).write_bytes(moods.read_bytes())
+    metrics = read(run(tmp_path / "data", tmp_path / "run", seeds=2, epochs=1), "metrics.json")
+    assert metrics["test_unseen"]["n"] == 0 and metrics["seeds"]["test_unseen"]["mean"] is None
+
+
+def test_a_limit_below_the_padding_is_kept(moods: Path, tmp_path: Path) -> None:
+    options = {"read": "last-position", "pad_to": "context", "max_length": 4, "epochs": 1}
+    folder = run(moods, tmp_path / "run", **options)
+    settings = gptailor.load(folder).settings
+    assert (settings.max_length, settings.padded_to) == (4, 32)
+    cut = read(folder, "receipt.json")["cut"]
+    assert (cut["limit"], cut["count"]) == (4, 120)

@@ -82,4 +82,4 @@ def test_next_token_loss_where_nothing_is_learned_is_zero() -> None:
     hidden = torch.randn(1, 2, 8, requires_grad=True)
     loss = next_token_loss(hidden, torch.randn(5, 8), torch.full((1, 2), -100))
     loss.total.backward()
-    assert float(loss.total) == loss.count == 0 and hidden.grad.abs().sum() == 0
+    assert loss.total.item() == loss.count == 0 and hidden.grad.abs().sum() == 0

@@ -241,7 +241,7 @@ def _find(entry: Entry, folders: Sequence[Path]) -> Located | None:
         for folder in folders:
             files = {part: [folder / path] for part, path in form.parts.items()}
             if all(path.exists() for paths in files.values() for path in paths):
-                return Located(entry, form, files, [f"{entry.name} found in {folder}", *filter(None, [form.note])])
+                return Located(entry, form, files, [f"found in {folder}", *filter(None, [form.note])])
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,9 +54,19 @@ def choose_columns(table: Table, text: str | None, label: str | None) -> tuple[l
     return chosen, label
 
 
-def choose_text(table: Table, text: str | None) -> list[str]:
-    """The text columns of a table that needs no labels. Raises ``UserError`` listing the columns."""
+def choose_text(table: Table, text: str | None, trained: Sequence[str] | None = None) -> list[str]:
+    """The text columns of a table that needs no labels.
+
+    Args:
+        text: as for ``choose_columns``.
+        trained: the columns that the model learned from; taken where they are all there.
+
+    Raises:
+        UserError: listing the columns.
+    """
     columns = list(table.columns)
+    if text is None and trained and set(trained) <= set(columns):
+        return list(trained)
     chosen = _listed(table, text) or [name for name in [_named(columns, TEXT_NAMES, avoid=[])] if name]
     chosen = chosen or columns * (len(columns) == 1)
     if not chosen:
@@ -78,7 +89,8 @@ def _existing(table: Table, chosen: list[str]) -> list[str]:
     missing = [name for name in chosen if name not in table.columns]
     if missing:
         raise UserError(
-            f"{table.path.name} has no column {listing(missing)}",
+            f"{table.path.name} has no column {listing(missing)}"
+            + (f" ({'; '.join(table.said)})" if table.said else ""),
             expected=f"one of {', '.join(table.columns)}",
             hint=did_you_mean(missing[0], table.columns),
         )
@@ -110,13 +122,13 @@ def collect(tables: Sequence[Table], text: str | None, label: str | None, receip
     examples: list[Example] = []
     for table in tables:
         text_columns, label_column = choose_columns(table, text, label)
-        receipt.add_columns(" + ".join(text_columns), label_column)
+        receipt.add_columns(text_columns, label_column)
         for dropped in table.dropped:
             receipt.drop(dropped.reason, f"{table.path.name}:{dropped.line}")
         pieces = zip(*(table.columns[name] for name in text_columns), strict=True)
         for line, piece, value in zip(table.lines, pieces, table.columns[label_column], strict=True):
             where = f"{table.path.name}:{line}"
-            joined = " ".join(_string(part) for part in piece if part is not None)
+            joined = " ".join(part for part in map(_string, piece) if part.strip())
             name = _string(value).strip()
             if not joined.strip():
                 receipt.drop("has no text", where)
@@ -131,8 +143,11 @@ def _string(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def label_names(examples: Sequence[Example]) -> list[str]:
+def label_names(examples: Sequence[Example], why: str = "") -> list[str]:
     """The labels in the order of their class ids: by number when all are numbers, else by name.
+
+    Args:
+        why: what to add to the error about too few labels.
 
     Raises:
         UserError: when there are fewer than two.
@@ -140,8 +155,8 @@ def label_names(examples: Sequence[Example]) -> list[str]:
     names = sorted({example.label for example in examples})
     if len(names) < 2:
         found = f"all {len(examples)} texts have the label {names[0]!r}" if names else "no labelled text is left"
-        raise UserError(found, expected="at least two labels", hint="is --label the right column?")
-    if all(name.lstrip("-").isdigit() for name in names):
+        raise UserError(found + why, expected="at least two labels", hint="is --label the right column?")
+    if all(re.fullmatch(r"-?[0-9]{1,18}", name) for name in names):
         names.sort(key=int)
     return names
 

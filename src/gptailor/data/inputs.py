@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gptailor.config import TableConfig
+from gptailor.config import TableConfig, user_path
 from gptailor.data.catalog import CATALOG, Form, locate
 from gptailor.data.receipt import Receipt
 from gptailor.data.sources import Table, find_parts, read_table
@@ -26,14 +26,18 @@ def read_parts(config: TableConfig, receipt: Receipt) -> tuple[dict[str, list[Ta
     files, form = _find(config.data, receipt)
     for part, path in {"validation": config.validation, "test": config.test}.items():
         if path is not None:
+            if part in files:
+                raise UserError(f"--{part} {path}, but {config.data} has its own {part} file", expected="one of them")
             files["train"] = files.pop("data", files.get("train", []))
             files[part] = _one_part(part, path)
+    if not files.get("data", files.get("train")):
+        raise UserError(f"{config.data} has no file to train on, only {', '.join(files)}", hint="name one file itself")
     return {part: [_read(path, part, config, form, receipt) for path in paths] for part, paths in files.items()}, form
 
 
 def _one_part(part: str, path: str) -> list[Path]:
     """The file, or folder of label folders, that the user names as one part."""
-    found = find_parts(Path(path).expanduser()).files
+    found = find_parts(user_path(path)).files
     if "data" not in found:
         raise UserError(f"--{part} {path} is a folder with files for {', '.join(found)}", expected="one file")
     return found["data"]
@@ -47,12 +51,13 @@ def _find(data: str, receipt: Receipt) -> tuple[dict[str, list[Path]], Form]:
             if sentence:
                 receipt.warn(f"{data}: {sentence}")
         return dict(located.files), located.form
-    if not Path(data).expanduser().exists() and "/" not in data and "." not in data:
+    path = user_path(data)
+    if not path.exists() and "/" not in data and "." not in data:
         hint = did_you_mean(data, CATALOG)
         raise UserError(f"no file or folder {data}", expected=f"a path, or one of {', '.join(CATALOG)}", hint=hint)
-    found = find_parts(Path(data).expanduser())
-    for path in found.ignored:
-        receipt.warn(f"{path.name} in the data folder is not used")
+    found = find_parts(path)
+    for other in found.ignored:
+        receipt.warn(f"{other.name} in the data folder is not used")
     return dict(found.files), own
 
 

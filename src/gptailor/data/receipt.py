@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gptailor.errors import listing
+
 if TYPE_CHECKING:
     from gptailor.data.classification import Example
     from gptailor.data.sources import Table
@@ -21,6 +23,7 @@ class Receipt:
     def __init__(self) -> None:
         self.files: list[dict[str, Any]] = []
         self.columns: dict[str, str] = {}
+        self.text_columns: list[str] = []
         self.dropped: dict[str, list[str]] = defaultdict(list)
         self.cut: list[str] = []
         self.limit = 0
@@ -48,9 +51,10 @@ class Receipt:
             }
         )
 
-    def add_columns(self, text: str, label: str) -> None:
-        """The columns that were chosen."""
-        self.columns = {"text": text, "label": label}
+    def add_columns(self, text: list[str], label: str) -> None:
+        """The columns that were chosen; several text columns are joined."""
+        self.text_columns = text
+        self.columns = {"text": " + ".join(text), "label": label}
 
     def drop(self, reason: str, where: str) -> None:
         """The row at ``where`` (file:line) is not used."""
@@ -80,6 +84,19 @@ class Receipt:
             if len(labels) > 1:
                 lines = [example.where for example in group]
                 self.conflicts.append({"text": text, "labels": dict(labels), "lines": lines[:SHOWN]})
+
+        spellings: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(self.labels):
+            spellings[" ".join(name.casefold().split())].append(name)
+        for names in spellings.values():
+            if len(names) > 1:
+                told = listing(map(repr, names))
+                self.warn(f"labels that differ only in case or spaces are kept apart: {told}")
+
+    def why(self) -> str:
+        """Why rows are left out, in half a sentence for an error message; ``""`` when none is."""
+        reasons = [f"{len(places):,} × {reason}" for reason, places in self.dropped.items()]
+        return f" ({self.read:,} rows read; left out: {'; '.join(reasons)})" if reasons else ""
 
     def part(self, parts: Mapping[str, Sequence[Example]]) -> None:
         """Counts what each part holds, and which texts of it stand in the training part word for word."""

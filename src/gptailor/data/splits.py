@@ -10,7 +10,7 @@ import numpy as np
 from gptailor.config import ClassifierConfig
 from gptailor.data.classification import Example, drop_repeats, label_names
 from gptailor.data.receipt import Receipt
-from gptailor.errors import UserError
+from gptailor.errors import UserError, listing
 
 Parts = dict[str, list[Example]]
 
@@ -31,6 +31,10 @@ def arrange(given: Parts, config: ClassifierConfig, receipt: Receipt) -> Parts:
             raise UserError(
                 f"--split book with separate files for {', '.join(given)}", expected="one file with all rows"
             )
+        ignored = [name for name in ("duplicates", "validation_share", "test_share") if _changed(config, name)]
+        if ignored or config.balance == "weights":
+            options = ", ".join("--" + name.replace("_", "-") for name in ignored or ["balance weights"])
+            raise UserError(f"--split book with {options}", expected="the book's own balance and shares")
         parts = book(given["data"], label_names(given["data"]), config.seed, receipt)
     else:
         if config.duplicates == "drop":
@@ -47,12 +51,20 @@ def arrange(given: Parts, config: ClassifierConfig, receipt: Receipt) -> Parts:
     return parts
 
 
+def _changed(config: ClassifierConfig, name: str) -> bool:
+    return getattr(config, name) != type(config).model_fields[name].default
+
+
 def _check(parts: Parts, receipt: Receipt) -> None:
     """Every part must have texts, and what is tested must have been trained on."""
     empty = [name for name, members in parts.items() if not members]
     if empty:
         sizes = ", ".join(f"{name} {len(members)}" for name, members in parts.items())
-        raise UserError(f"too few texts: {sizes}", expected="at least three different texts for a label")
+        labels = {example.label for members in parts.values() for example in members}
+        found = f"too few texts for {len(labels)} labels: {sizes}{receipt.why()}"
+        raise UserError(
+            found, expected="at least three different texts for a label", hint="is --label the right column?"
+        )
     trained = {example.label for example in parts["train"]}
     for name in ("validation", "test"):
         for label in sorted({example.label for example in parts[name]} - trained):
@@ -73,11 +85,12 @@ def stratified(examples: Sequence[Example], shares: Mapping[str, float], seed: i
     """
     random = np.random.default_rng(seed)
     parts: Parts = {"train": [], **{name: [] for name in shares}}
+    rare: list[str] = []
     for label, groups in sorted(_texts_by_label(examples).items()):
         order = [groups[index] for index in random.permutation(len(groups))]
         testable = len(order) > len(shares)
         if not testable:
-            receipt.warn(f"label {label!r} has {len(order)} different text(s): it is trained but not tested")
+            rare.append(label)
         begin = 0
         for to_come, (name, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):
             most = len(order) - begin - to_come  # so that the parts to come, with train, get one each
@@ -85,6 +98,9 @@ def stratified(examples: Sequence[Example], shares: Mapping[str, float], seed: i
             parts[name] += [example for group in order[begin:end] for example in group]
             begin = end
         parts["train"] += [example for group in order[begin:] for example in group]
+    if rare:
+        few = f"fewer than {len(shares) + 1} different texts"
+        receipt.warn(f"{len(rare)} label(s) with {few} are trained but not tested: {listing(rare)}")
     return {name: [members[index] for index in random.permutation(len(members))] for name, members in parts.items()}
 
 

@@ -79,7 +79,7 @@ def write_predictions(
     """What the model said of each test text, as ``predictions.csv``; ``probabilities`` is (N, K)."""
     index = {name: number for number, name in enumerate(names)}
     with file.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened)
+        writer = csv.writer(opened, lineterminator="\n")
         writer.writerow(
             ["source", "text", "label", "predicted", "probability", "probability_of_label", "correct", "unseen"]
         )

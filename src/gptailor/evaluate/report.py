@@ -129,7 +129,9 @@ def write_model_card(folder: Path) -> Path:
     base = str(run.manifest.get("model", {}).get("base") or run.settings.get("base") or "")
     if hub_name(base):
         front["base_model"] = base
-    parts = page_parts(run) | {"front": yaml.safe_dump(front, sort_keys=False), "only_here": only_gptailor_reads(run)}
+    temperature = (run.metrics.get("calibration") or {}).get("temperature")
+    parts = page_parts(run) | {"temperature": temperature, "only_here": only_gptailor_reads(run)}
+    parts["front"] = yaml.safe_dump(front, sort_keys=False)
     path = folder / "README.md"
     path.write_text(environment(autoescape=False).get_template("card.md.j2").render(**parts), encoding="utf-8")
     return path
@@ -262,7 +264,7 @@ def page_parts(run: Run) -> dict[str, Any]:
 
 def drawings(run: Run) -> dict[str, Any]:
     """The charts of the page, as SVG; empty where there is nothing to draw."""
-    best_step = (run.metrics.get("best") or {}).get("step")
+    best_step = (run.metrics.get("kept") or {}).get("step")
     curves = {
         title: charts.learning_curve(run.history, title.lower(), best_step, _epoch_size(run))
         for title in ("Loss", "Accuracy")

@@ -18,6 +18,8 @@ def choose_device(name: str) -> torch.device:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(d for d in there if there[d] and (d != "mps" or trusted_mps)))
+    if name not in there:
+        raise UserError(f"no device is called {name!r}", expected=f"auto, {', '.join(there)}")
     if not there[name]:
         raise UserError(f"no {name} device is available here", hint="--device auto")
     if name == "mps" and not trusted_mps:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from gptailor.errors import UserError
@@ -116,9 +115,3 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     """All parameters and the trainable ones; tied ones count once."""
     parameters = list(model.parameters())
     return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
-
-
-@torch.no_grad()
-def class_logits(model: Classifier, input_ids: Tensor, real: Tensor) -> Tensor:
-    """``forward`` for use: no gradients, result (B, K) float32 on the CPU."""
-    return model(input_ids, real).float().cpu()

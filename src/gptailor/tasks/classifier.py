@@ -11,18 +11,18 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from gptailor.config import ClassifierConfig, load_config
+from gptailor.config import ClassifierConfig, load_config, user_path, with_absolute_paths
 from gptailor.data.batching import Batch, by_length, collate, shuffled
 from gptailor.evaluate.classification import evaluate_classifier, unseen_texts, write_predictions
 from gptailor.evaluate.metrics import softmax
 from gptailor.evaluate.report import write_model_card, write_report
 from gptailor.model.device import choose_device
 from gptailor.model.head import Classifier, count_parameters, freeze
-from gptailor.predict import TOKENS_PER_BATCH, TextClassifier, load, logits_of, self_check
-from gptailor.show import show_plan, show_receipt
+from gptailor.predict import TOKENS_PER_BATCH, TextClassifier, load, logits_of, require, self_check
+from gptailor.show import show_plan, show_receipt, show_trunk
 from gptailor.tasks.prepare import Prepared, prepare
 from gptailor.tasks.run import RunFolder
-from gptailor.train.log import RunLog
+from gptailor.train.log import RunLog, check_board
 from gptailor.train.loop import LoopSettings, StopRequest, stop_on_interrupt, train
 from gptailor.train.losses import Loss, balanced_weights, class_loss
 from gptailor.train.optim import adamw
@@ -47,6 +47,7 @@ class Feed:
         self.ids = self.prepared.ids("train") + self.prepared.ids("validation")
         self.labels = self.prepared.labels("train") + self.prepared.labels("validation")
         self.lengths = [len(text) for text in self.ids]
+        self.widths = [max(length, self.prepared.width or 0) for length in self.lengths]  # with padding
         self.n_train = len(self.prepared.parts["train"])
         self.class_weights = None
         if self.prepared.config.balance == "weights":
@@ -67,7 +68,7 @@ class Feed:
         """Runs all texts through the frozen blocks, if there are any and there is room for the result."""
         if not self.depth:
             return
-        batches = (self.batch(rows) for rows in by_length(self.lengths, TOKENS_PER_BATCH))
+        batches = (self.batch(rows) for rows in by_length(self.widths, TOKENS_PER_BATCH))
         states = ((batch.rows, self._trunk(batch).cpu()) for batch in batches)
         self.trunk = keep_trunk(self.lengths, self.model.decoder.config.n_embd, states, folder / "trunk.bin")
 
@@ -99,7 +100,7 @@ class Feed:
     def outputs(self, rows: range) -> np.ndarray:
         """Logits (N, K) float32 of a range of texts, in order."""
         result = np.zeros((len(rows), len(self.prepared.names)), np.float32)
-        for places in by_length([self.lengths[row] for row in rows], TOKENS_PER_BATCH):
+        for places in by_length([self.widths[row] for row in rows], TOKENS_PER_BATCH):
             result[places] = self.logits(self.batch([rows[place] for place in places])).float().cpu().numpy()
         return result
 
@@ -119,6 +120,8 @@ def train_classifier(data: str | Path, *, resume: bool = False, quiet: bool = Fa
     config = load_config(ClassifierConfig, None, {"data": str(data), **options})
     with stop_on_interrupt() as stop:
         folder = run_classifier(config, resume=resume, console=Console(stderr=True, quiet=quiet), stop=stop)
+    if stop.requested:
+        raise KeyboardInterrupt(f"stopped; resume=True continues the run in {folder}")
     return load(folder, config.device)
 
 
@@ -131,14 +134,17 @@ def run_classifier(config: ClassifierConfig, *, resume: bool, console: Console, 
     Raises:
         UserError: before anything is written, for what cannot work.
     """
-    folder = Path(config.out or Path("runs") / Path(config.data).name.split(".")[0])
+    if config.tensorboard:
+        check_board()
+    config = with_absolute_paths(config)
+    folder = user_path(config.out or str(Path("runs") / Path(config.data).name.split(".")[0]))
     metrics = []
     for index in range(config.seeds):
         seed = config.seed + index
         place = folder / "seeds" / str(seed) if index else folder
         going_on = resume and (index == 0 or (place / "run.yaml").exists())
         if config.seeds > 1:
-            console.print(f"seed {seed} ({index + 1} of {config.seeds}) -> {place}")
+            console.print(f"seed {seed} ({index + 1} of {config.seeds}) -> {place}", markup=False, highlight=False)
         own = config.model_copy(update={"seed": seed, "seeds": 1 if index else config.seeds})
         metrics.append(_one_run(own, RunFolder(place, resume=going_on), console, stop))
         if stop.requested:
@@ -152,32 +158,33 @@ def run_classifier(config: ClassifierConfig, *, resume: bool, console: Console, 
 
 
 def _spread(metrics: list[dict[str, Any]], part: str, first: int) -> dict[str, Any]:
-    """Mean and standard deviation (of a sample, n - 1) of the accuracy over the seeds."""
-    values = [run[part]["accuracy"] for run in metrics]
-    each = [
-        {"seed": first + i, "accuracy": run[part]["accuracy"], "n": run[part]["n"]} for i, run in enumerate(metrics)
-    ]
-    return {"seeds": len(values), "mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)), "values": each}
+    """Mean and standard deviation (of a sample, n - 1) of the accuracy over the seeds that have such texts."""
+    each = [{"seed": first + i, **{key: run[part][key] for key in ("accuracy", "n")}} for i, run in enumerate(metrics)]
+    values = [one["accuracy"] for one in each if one["accuracy"] is not None]
+    mean = float(np.mean(values)) if values else None
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"seeds": len(values), "mean": mean, "sd": sd, "values": each}
 
 
 def _one_run(config: ClassifierConfig, run: RunFolder, console: Console, stop: StopRequest) -> dict[str, Any]:
-    if run.finished:
-        return run.read_json("metrics.json")
-    with run.timed("data"):
+    with run.timed("data"), console.status("reading the data"):
         prepared = prepare(config)
+        feed = build(prepared)
     config, receipt = prepared.config, prepared.receipt.to_dict()
-    feed = build(prepared)
-    run.claim(config)
-    run.write_json("receipt.json", receipt)
+    run.claim(config, receipt)
+    if run.finished:
+        console.print("this run is finished already: nothing to resume")
+        return run.read_json("metrics.json")
     parameters = count_parameters(feed.model)
     show_receipt(console, receipt)
-    show_plan(console, config, parameters, feed.depth, str(feed.device))
-    with run.timed("trunk"):
+    show_plan(console, config, parameters, str(feed.device))
+    with run.timed("trunk"), console.status("computing the frozen blocks"):
         feed.keep_trunk(run.checkpoints)
-    with run.timed("train"):
-        progress = fit_classifier(feed, run.path, run.checkpoints, console, stop)
-    with run.timed("evaluate"):
-        metrics = _finish(feed, run, progress, finished=not stop.requested)
+    show_trunk(console, feed.depth, kept=feed.trunk is not None)
+    progress, kept = fit_classifier(feed, run.path, run.checkpoints, console, stop)
+    run.timings["train"] = progress.seconds
+    with run.timed("evaluate"), console.status("evaluating"):
+        metrics = _finish(feed, run, kept, finished=not stop.requested)
     described = dict(zip(("base", "parameters", "trainable"), (config.base, *parameters), strict=True))
     run.write_manifest(config, str(feed.device), receipt["files"], described)
     write_report(run.path)
@@ -196,11 +203,16 @@ def build(prepared: Prepared) -> Feed:
     return Feed(prepared, model, freeze(model, config.layers or "all"), device)
 
 
-def fit_classifier(feed: Feed, folder: Path, checkpoints: Path, console: Console, stop: StopRequest) -> Progress:
+def fit_classifier(
+    feed: Feed, folder: Path, checkpoints: Path, console: Console, stop: StopRequest
+) -> tuple[Progress, dict[str, Any]]:
     """Trains the model of ``feed``, from the state in ``checkpoints`` if there is one; the weights to keep stay in it.
 
     Args:
         folder: where ``history.jsonl`` is written.
+
+    Returns:
+        How far it came, and which weights stay: ``which`` (best or last), ``epoch`` and ``step``.
     """
     config = feed.prepared.config
     assert config.epochs and config.lr  # decided by ``for_base``
@@ -232,25 +244,29 @@ def fit_classifier(feed: Feed, folder: Path, checkpoints: Path, console: Console
             progress=progress,
             stop=stop,
         )
-    if config.keep == "best":
-        load_best(checkpoints, feed.model)
-    return progress
+    # A run that is stopped in its first epoch has nothing better than what it began with: then the last weights stay.
+    if config.keep == "last" or (stop.requested and progress.best_step == 0):
+        return progress, {"which": "last", "epoch": progress.epoch + (progress.position > 0), "step": progress.step}
+    load_best(checkpoints, feed.model)
+    assert progress.best is not None
+    return progress, {"which": "best", "epoch": int(progress.best["epoch"]), "step": progress.best_step}
 
 
-def _finish(feed: Feed, run: RunFolder, progress: Progress, *, finished: bool) -> dict[str, Any]:
+def _finish(feed: Feed, run: RunFolder, kept: dict[str, Any], *, finished: bool) -> dict[str, Any]:
     """Evaluates, saves and proves the model; the test part is touched only when the run has come to its end."""
     prepared, model, pad = feed.prepared, feed.model.eval(), feed.prepared.tokenizer.end_of_text
-    bounds = {"train": range(feed.n_train), "validation": range(feed.n_train, len(feed.ids))}
     labels = {part: np.array(prepared.labels(part)) for part in prepared.parts}
-    outputs = {part: (feed.outputs(rows), labels[part]) for part, rows in bounds.items()}
-    metrics: dict[str, Any] = {
-        "task": "classifier",
-        "finished": finished,
-        "labels": prepared.names,
-        "best": progress.best,
+    outputs = {"validation": (feed.outputs(range(feed.n_train, len(feed.ids))), labels["validation"])}
+    metrics: dict[str, Any] = {"task": "classifier", "finished": finished, "labels": prepared.names}
+    chosen = class_loss(*map(torch.from_numpy, outputs["validation"]))
+    judged = {
+        "validation_loss": float(chosen.total) / chosen.count,
+        "validation_accuracy": int(chosen.correct) / chosen.count,
     }
-    settings = prepared.settings
+    metrics["kept"] = {**kept, **judged}
+    settings = prepared.settings.model_copy(update={"text_columns": prepared.receipt.text_columns or None})
     if finished:
+        outputs["train"] = (feed.outputs(range(feed.n_train)), labels["train"])
         outputs["test"] = (logits_of(model, prepared.ids("test"), pad, feed.device), labels["test"])
         weigh = prepared.config.balance == "weights"
         metrics |= evaluate_classifier(outputs, prepared.parts, prepared.names, weigh=weigh)
@@ -263,4 +279,5 @@ def _finish(feed: Feed, run: RunFolder, progress: Progress, *, finished: bool) -
     checked = [example.text for example in prepared.parts["validation"][:CHECKED]]
     metrics["self_check"] = self_check(load(run.path, str(feed.device)), checked, outputs["validation"][0][:CHECKED])
     run.write_json("metrics.json", metrics)
+    require(metrics["self_check"])
     return metrics

@@ -7,6 +7,7 @@ import torch
 from rich.console import Console
 
 from gptailor.config import ClassifierConfig
+from gptailor.evaluate.report import duration
 from gptailor.model.decoder import Decoder
 from gptailor.model.head import Classifier, count_parameters, freeze
 from gptailor.show import show_pieces, show_plan, show_receipt
@@ -59,13 +60,12 @@ def _show_estimate(prepared: Prepared, console: Console) -> None:
         depth=depth,
         trained=count_parameters(model)[1],
         epochs=config.epochs,
-        batch_size=config.batch_size,
+        batch_size=min(config.batch_size, len(lengths)),
     )
-    show_plan(console, config, count_parameters(model), depth, config.device)
-    minutes, seconds = divmod(round(estimate.seconds), 60)
+    show_plan(console, config, count_parameters(model), config.device)
     memory, speed = f"{estimate.memory / 2**30:.1f} GiB", f"{estimate.speed / 1e9:.0f} GFLOP/s"
     console.print(
-        f"estimate for training on this CPU: [bold]{minutes} min {seconds} s[/] and [bold]{memory}[/] of memory "
+        f"estimate for training on this CPU: [bold]{duration(estimate.seconds)}[/] and [bold]{memory}[/] of memory "
         f"(from {speed} measured; expect a factor of two either way)",
         highlight=False,
     )

@@ -16,8 +16,9 @@ from rich.text import Text
 
 from gptailor.data.classification import choose_text
 from gptailor.data.sources import read_table
-from gptailor.errors import UserError
+from gptailor.errors import UserError, listing
 from gptailor.predict import TextClassifier, load
+from gptailor.show import plain, visible
 
 LABELS_SHOWN = 5
 
@@ -42,25 +43,21 @@ def predict_command(
         found = f"{out} exists" if out.exists() else f"there is no folder {out.parent}"
         raise UserError(found, expected="a new file in an existing folder", hint="another --out")
     model = load(folder, device)
-    columns: dict[str, list[Any]] = {"text": list(texts) or _from_input()} if file is None else {}
-    if file is not None:
-        table = read_table(file)
-        columns, name = table.columns, choose_text(table, text)
-        texts = [
-            " ".join(str(part) for part in parts if part is not None)
-            for parts in zip(*(columns[n] for n in name), strict=True)
-        ]
-        for dropped in table.dropped:
-            console.print(f"{file.name}:{dropped.line} is left out: {dropped.reason}")
+    if file is None:
+        texts = list(texts) or _from_input()
+        columns: dict[str, list[Any]] = {"text": list(texts)}
     else:
-        texts = columns["text"]
+        columns, texts = _from_file(file, text, model.settings.text_columns, console)
     probabilities = _label(model, texts, console)
+    n_cut = model.count_cut([each for each in texts if each.strip()])
+    if n_cut:
+        console.print(f"[yellow]note:[/] {n_cut} of {len(texts)} texts were cut to {model.settings.max_length} tokens")
     if out is not None:
         unfinished = out.with_name(out.name + ".unfinished")
         with unfinished.open("w", newline="", encoding="utf-8") as opened:
             _write(opened, columns, model.labels, probabilities)
         unfinished.replace(out)
-        console.print(f"{len(texts):,} rows -> {out}")
+        console.print(f"{len(texts):,} rows -> {visible(str(out))}", highlight=False)
     elif sys.stdout.isatty():
         _show(texts, model.labels, probabilities)
     else:
@@ -70,10 +67,29 @@ def predict_command(
         console.print(f"[yellow]note:[/] {n_empty} of {len(texts)} texts are empty and got no label")
 
 
+def _from_file(
+    file: Path, text: str | None, trained: Sequence[str] | None, console: Console
+) -> tuple[dict[str, list[Any]], list[str]]:
+    """The columns of a file as they are, and the text of each row."""
+    table = read_table(file)
+    pieces = zip(*(table.columns[name] for name in choose_text(table, text, trained)), strict=True)
+    texts = [" ".join(str(part) for part in parts if part is not None) for parts in pieces]
+    reasons: dict[str, list[int]] = {}
+    for dropped in table.dropped:
+        reasons.setdefault(dropped.reason, []).append(dropped.line)
+    for reason, lines in reasons.items():
+        told = f"{len(lines):,} rows of {file.name} are left out: {reason} (line {listing(lines, 5)})"
+        console.print(f"[yellow]note:[/] {visible(told)}", highlight=False)
+    return table.columns, texts
+
+
 def _from_input() -> list[str]:
     if sys.stdin.isatty():
         raise UserError("no text", expected="texts as arguments, --file FILE, or one text per line on standard input")
-    return [line.rstrip("\r\n") for line in sys.stdin]
+    try:
+        return [line.rstrip("\r\n") for line in sys.stdin]
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input is not valid text: {error}", expected="UTF-8") from None
 
 
 def _label(model: TextClassifier, texts: Sequence[str], console: Console) -> np.ndarray:
@@ -88,7 +104,7 @@ def _label(model: TextClassifier, texts: Sequence[str], console: Console) -> np.
 
 def _write(file: TextIO, columns: dict[str, list[Any]], labels: Sequence[str], probabilities: np.ndarray) -> None:
     """The rows as they came, then label, its probability, and the probability of each label."""
-    writer = csv.writer(file)
+    writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*columns, "predicted", "probability", *(f"p({label})" for label in labels)])
     for *own, row in zip(*columns.values(), probabilities, strict=True):
         if np.isnan(row[0]):
@@ -106,5 +122,6 @@ def _show(texts: Sequence[str], labels: Sequence[str], probabilities: np.ndarray
             continue
         order = np.argsort(-row, kind="stable")
         others = ", ".join(f"{labels[index]} {row[index]:.1%}" for index in order[1:LABELS_SHOWN])
-        table.add_row(Text(labels[order[0]], "bold green"), f"{row[order[0]]:.1%}", Text(text), Text(others, "dim"))
+        label = Text(plain(labels[order[0]]), "bold green")
+        table.add_row(label, f"{row[order[0]]:.1%}", Text(plain(text)), Text(plain(others), "dim"))
     Console().print(table)

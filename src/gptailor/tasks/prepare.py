@@ -63,7 +63,7 @@ def prepare(config: ClassifierConfig) -> Prepared:
     text, label = config.text or form.text or None, config.label or form.label or None
     given = {part: collect(files, text, label, receipt) for part, files in tables.items()}
     everything = [example for examples in given.values() for example in examples]
-    label_names(everything)
+    label_names(everything, receipt.why())
     receipt.look(everything)
     return encode_parts(config, base, arrange(given, config, receipt), receipt)
 
@@ -99,5 +99,5 @@ def _lengths(config: ClassifierConfig, base: Base, longest: int) -> tuple[Classi
     if width is None:
         found = "--read last-position with --pad-to batch: the answer would depend on the other texts"
         raise UserError(found, expected="--pad-to data, context or a number")
-    settings = ClassifierSettings(read=config.read, causal=config.causal, max_length=width, padded_to=width)
+    settings = ClassifierSettings(read=config.read, causal=config.causal, max_length=min(limit, width), padded_to=width)
     return settings, width

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import shlex
 import shutil
@@ -20,8 +21,9 @@ import yaml
 
 from gptailor import __version__
 from gptailor.config import RunConfig, dump_config, read_yaml
-from gptailor.errors import UserError
+from gptailor.errors import UserError, listing
 
+SHOWN_ONLY = ("tensorboard", "keep_checkpoints", "device")
 PACKAGES = ("torch", "numpy", "tokenizers", "safetensors", "scikit-learn")
 
 
@@ -36,9 +38,7 @@ class RunFolder:
         self.path, self.resume = path, resume
         self.timings: dict[str, float] = {}
         self.started = datetime.now(timezone.utc)
-        self.begun = time.perf_counter()
-        if path.exists() and not path.is_dir():
-            raise UserError(f"{path} is a file", expected="a folder to write the model to", hint="another --out")
+        _check_place(path)
         holds = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
         if resume and "run.yaml" not in holds:
             raise UserError(f"{path} holds no run to resume", hint="leave --resume out to begin one")
@@ -54,9 +54,9 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether a run was brought to its end here."""
-        file = self.path / "metrics.json"
-        return file.exists() and bool(self.read_json("metrics.json").get("finished"))
+        """Whether a run was brought to its end here: the model card is written last."""
+        files = [self.path / "metrics.json", self.path / "README.md"]
+        return all(file.exists() for file in files) and bool(self.read_json("metrics.json").get("finished"))
 
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON file that the run wrote."""
@@ -66,25 +66,39 @@ class RunFolder:
         """Frees the space of what only a resumed run would need."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
-    def claim(self, config: RunConfig) -> None:
-        """Makes the folder and saves the resolved configuration, or checks it against the run that is resumed."""
+    def claim(self, config: RunConfig, receipt: dict[str, Any]) -> None:
+        """Makes the folder and saves the resolved configuration and the receipt.
+
+        Raises:
+            UserError: when the folder cannot be written, or a run that is resumed had other options or data.
+        """
         text = dump_config(config)
         if self.resume:
-            self._compare(yaml.safe_load(text))
+            self.compare(config)
+            self._compare_data(receipt)
             return
         try:
             self.checkpoints.mkdir(parents=True)
+            self.write_json("receipt.json", receipt)
             (self.path / "run.yaml").write_text(text, encoding="utf-8")
         except OSError as error:
             raise UserError(f"{self.path} cannot be written: {error.strerror}", hint="another --out") from None
 
-    def _compare(self, wanted: dict[str, Any]) -> None:
-        saved, _ = read_yaml(self.path / "run.yaml")
-        differ = [key for key in wanted if saved.get(key) != wanted[key]]
+    def compare(self, config: RunConfig) -> None:
+        """Raises ``UserError`` when the run that is resumed had other options; how it is shown may change."""
+        wanted, (saved, _) = yaml.safe_load(dump_config(config)), read_yaml(self.path / "run.yaml")
+        differ = [key for key in wanted if key not in SHOWN_ONLY and saved.get(key) != wanted[key]]
         if differ:
             changes = "; ".join(f"{key} was {saved.get(key)!r} and is now {wanted[key]!r}" for key in differ)
             hint = "resume with the same options, or begin a new run with another --out"
             raise UserError(f"the run in {self.path} had other options: {changes}", hint=hint)
+
+    def _compare_data(self, receipt: dict[str, Any]) -> None:
+        before = {file["path"]: file["sha256"] for file in self.read_json("receipt.json")["files"]}
+        changed = [file["path"] for file in receipt["files"] if before.get(file["path"]) != file["sha256"]]
+        if changed:
+            found = f"the data of the run in {self.path} has changed: {listing(changed)}"
+            raise UserError(found, expected="the same files", hint="begin a new run with another --out")
 
     @contextmanager
     def timed(self, name: str) -> Generator[None]:
@@ -103,7 +117,7 @@ class RunFolder:
         self, config: RunConfig, device: str, files: list[dict[str, Any]], model: dict[str, Any]
     ) -> None:
         """How the run came about: command, seed, versions, device, inputs and timings in seconds."""
-        self.timings["total"] = time.perf_counter() - self.begun
+        self.timings["total"] = sum(self.timings.values())
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         self.write_json(
             "manifest.json",
@@ -119,6 +133,18 @@ class RunFolder:
                 "model": model,
             },
         )
+
+
+def _check_place(path: Path) -> None:
+    """Raises ``UserError`` when a folder cannot be made or written at ``path``."""
+    try:
+        existing = next(place for place in (path, *path.absolute().parents) if place.exists())
+    except OSError as error:
+        raise UserError(f"{path} cannot be a folder: {error.strerror}", hint="another --out") from None
+    if not existing.is_dir():
+        raise UserError(f"{path} cannot be written: {existing} is a file", expected="a folder", hint="another --out")
+    if not os.access(existing, os.W_OK):
+        raise UserError(f"{path} cannot be written: no permission in {existing}", hint="another --out")
 
 
 def _git_commit() -> str | None:

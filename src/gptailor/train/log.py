@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -65,14 +65,15 @@ class RunLog:
         if self.board:
             self.board.close()
 
-    def step(self, losses: list[Loss], *, step: int, epoch: int, examples: int, lr: float) -> None:
+    def step(self, losses: list[Loss], *, step: int, epoch: int, examples: int, lr: float, seconds: float) -> None:
         """One optimizer step was made from these batches; several steps share a line when there are many."""
+        self.seconds += seconds
         self.total += sum(float(loss.total) for loss in losses)
         self.weight += sum(float(loss.weight) for loss in losses)
         self.correct += sum(int(loss.correct) for loss in losses)
         self.count += sum(loss.count for loss in losses)
         if step % self.every == 0:
-            speed = self.count / (time.perf_counter() - self.begun)
+            speed = self.count / self.seconds
             loss, accuracy = self.total / self.weight, self.correct / self.count
             self.shown = _smoothed(self.shown, (loss, accuracy, speed))
             numbers = "loss {:.3f}  accuracy {:.1%}  {:.0f} texts/s".format(*self.shown)
@@ -87,12 +88,10 @@ class RunLog:
         numbers = ", ".join(f"{name.removeprefix('validation_')} {value:.4f}" for name, value in metrics.items())
         mark = "  [green]best so far[/]" if best else ""
         self.console.print(f"epoch {epoch:>3}  step {step:>6}  validation {numbers}{mark}", highlight=False)
-        self._begin()  # so that the time of an evaluation does not count as training
 
     def _begin(self) -> None:
-        self.total = self.weight = 0.0
+        self.total = self.weight = self.seconds = 0.0
         self.correct = self.count = 0
-        self.begun = time.perf_counter()
 
     def _write(self, line: dict[str, Any]) -> None:
         rounded = {
@@ -122,9 +121,13 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def check_board() -> None:
+    """Raises ``UserError`` when TensorBoard events cannot be written."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError("TensorBoard is not installed", hint='pip install "gptailor[track]"')
+
+
 def _board(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UserError("TensorBoard is not installed", hint='pip install "gptailor[track]"') from None
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder))

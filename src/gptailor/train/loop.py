@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from gptailor.errors import UserError
 from gptailor.train.log import RunLog
 from gptailor.train.losses import Loss
 from gptailor.train.optim import rate
@@ -74,12 +76,14 @@ def train(
         for group in groups[progress.position :]:
             begun = time.perf_counter()
             lr = _set_rate(optimizer, settings, progress.step)
-            losses = _step(model, optimizer, group, loss, settings.clip)
+            losses = _step(model, optimizer, group, loss, settings.clip, progress.step + 1)
             progress.step += 1
             progress.position += 1
             progress.examples += sum(part.count for part in losses)
-            progress.seconds += time.perf_counter() - begun
-            log.step(losses, step=progress.step, epoch=progress.epoch + 1, examples=progress.examples, lr=lr)
+            seconds = time.perf_counter() - begun
+            progress.seconds += seconds
+            where = {"step": progress.step, "epoch": progress.epoch + 1, "examples": progress.examples}
+            log.step(losses, **where, lr=lr, seconds=seconds)
             if settings.evaluate_every and progress.step % settings.evaluate_every == 0:
                 _evaluate(model, evaluate, folder, log, progress)
                 save_state(folder, model, optimizer, progress)
@@ -95,7 +99,7 @@ def train(
 
 
 def _step(
-    model: nn.Module, optimizer: Optimizer, group: Sequence[B], loss: Callable[[B], Loss], clip: float | None
+    model: nn.Module, optimizer: Optimizer, group: Sequence[B], loss: Callable[[B], Loss], clip: float | None, step: int
 ) -> list[Loss]:
     """One optimizer step: the sums of all batches are divided once, by their weight in all."""
     losses = []
@@ -104,6 +108,9 @@ def _step(
         part.total.backward()
         losses.append(part._replace(total=part.total.detach()))
     weight = torch.stack([part.weight for part in losses]).sum()
+    total = float(torch.stack([part.total for part in losses]).sum())
+    if not math.isfinite(total):
+        raise UserError(f"the loss has become {total} at step {step}", hint="a new run with a smaller --lr")
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     torch._foreach_div_(gradients, weight)
     if clip is not None:

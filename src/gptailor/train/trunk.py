@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -35,6 +36,16 @@ class Trunk:
         return batch
 
 
+def _mapped(file: Path, n_values: int) -> Tensor:
+    """A float32 tensor in a file that is reserved whole, so that it cannot run out, and gone when nobody uses it."""
+    with file.open("wb") as opened:
+        reserve = getattr(os, "posix_fallocate", lambda number, begin, size: os.ftruncate(number, size))
+        reserve(opened.fileno(), 0, 4 * n_values)
+    states = torch.from_file(str(file), shared=True, size=n_values)
+    file.unlink()
+    return states
+
+
 def keep_trunk(
     lengths: Sequence[int],
     width: int,
@@ -56,7 +67,7 @@ def keep_trunk(
     if 4 * n_values <= IN_MEMORY:
         states = torch.empty(n_values)
     elif 4 * n_values <= SHARE_OF_DISK * shutil.disk_usage(file.parent).free:
-        states = torch.from_file(str(file), shared=True, size=n_values)
+        states = _mapped(file, n_values)
     else:
         return None
     trunk = Trunk(states.view(-1, width), lengths)

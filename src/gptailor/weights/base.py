@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
+from gptailor.config import user_path
 from gptailor.errors import UserError, did_you_mean
 from gptailor.model.config import SIZES, ModelConfig, parse_size
 from gptailor.model.decoder import Decoder
 from gptailor.tokenizer import Tokenizer
 from gptailor.weights import openai
 from gptailor.weights.folder import check_tokenizer
-from gptailor.weights.huggingface import assemble, load_decoder, read_config
+from gptailor.weights.huggingface import WeightFiles, assemble, load_decoder, read_config
 
 HUB_NAMES = {
     "gpt2-small": "openai-community/gpt2",
@@ -58,7 +59,7 @@ def open_base(name: str, tokenizer: str | None = None) -> Base:
         raise UserError(
             f"--tokenizer {tokenizer} with the pretrained base {name}", hint="a base brings its own tokenizer"
         )
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if name and folder.is_dir():
         return _openai(name, folder) if openai.is_openai_folder(folder) else _huggingface(name, folder)
     repository = HUB_NAMES.get(name, name)
@@ -123,7 +124,9 @@ def fetch(repository: str) -> Path:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repository, local_files_only=True, allow_patterns=HUB_FILES))
+        cached = Path(snapshot_download(repository, local_files_only=True, allow_patterns=HUB_FILES))
+        if _complete(cached):
+            return cached
     except LocalEntryNotFoundError:
         pass
     except HFValidationError as error:
@@ -136,6 +139,15 @@ def fetch(repository: str) -> Path:
         return Path(snapshot_download(repository, allow_patterns=HUB_FILES))
     except Exception as error:  # also a connection that breaks, whose class belongs to the client's own HTTP library
         raise UserError(f"downloading {repository} failed: {error}", hint="run the command again to continue") from None
+
+
+def _complete(folder: Path) -> bool:
+    """Whether all files of a model are there: a download that broke off leaves some of them in the cache."""
+    try:
+        read_config(folder), WeightFiles(folder), Tokenizer.load(folder)
+    except UserError:
+        return False
+    return True
 
 
 def _ask_once(repository: str, endpoint: str, hint: str) -> None:

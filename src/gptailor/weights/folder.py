@@ -34,6 +34,7 @@ class ClassifierSettings(BaseModel):
         max_length: texts are cut to this many tokens.
         padded_to: with ``"last-position"``, every text is filled up to this many tokens.
         temperature: probabilities are softmax(logits / temperature).
+        text_columns: the columns that the training texts stood in, for reading files of the same kind.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -43,6 +44,7 @@ class ClassifierSettings(BaseModel):
     max_length: int | None = Field(None, ge=1)
     padded_to: int | None = Field(None, ge=1)
     temperature: float = Field(1.0, gt=0)
+    text_columns: list[str] | None = None
 
     @property
     def portable(self) -> bool:
