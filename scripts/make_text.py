@@ -55,16 +55,21 @@ class Writer:
         self.texting = dict(pairs)
         self.texting_pattern = re.compile(rf"\b({'|'.join(map(re.escape, self.texting))})\b")
         self.kinds: dict[str, Callable[[], str]] = {
-            "text": lambda: self.typed(self.grammar.write("text")),
+            "text": lambda: self.lines(lambda: self.typed(self.grammar.write("text"))),
             "chat": lambda: self.typed(self.grammar.write("chat")),
             "mail": lambda: capitalised(self.grammar.write("mail")),
             "advert": lambda: capitalised(self.grammar.write("advert")),
             "scam": lambda: self.shouted(capitalised(self.grammar.write("scam"))),
             "notice": lambda: capitalised(self.grammar.write("notice")),
             "review": lambda: self.reviewed(self.grammar.write(self.grammar.pick(("good", "bad")))),
-            "question": self.question,
+            "question": lambda: self.lines(self.question),
             "instruction": self.tasks.document,
         }
+
+    def lines(self, write: Callable[[], str]) -> str:
+        """One to four texts of a kind, a line each: short texts alone would soon repeat themselves."""
+        number = self.grammar.pick((1, 1, 1, 1, 2, 2, 3, 4))
+        return "\n".join(write() for _ in range(number))
 
     def typed(self, text: str) -> str:
         """The text as someone types it on a phone: in full, in small letters, or in short forms."""

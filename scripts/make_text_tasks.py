@@ -63,6 +63,10 @@ PERSONAL = (  # adjectives that suit a person
     *("tall", "quick", "strong", "old", "young", "happy", "busy", "funny", "brave", "nice", "kind", "lazy"),
     *("noisy", "famous", "careful", "popular", "sad", "loud"),
 )
+COUNTABLE = (  # categories whose words take "a" and a plural
+    *("animal", "bird", "insect", "tool", "musical instrument", "vehicle", "job", "building", "flower", "tree", "toy"),
+    *("piece of clothing", "piece of furniture", "piece of stationery", "kitchen utensil", "room", "shape"),
+)
 UNIT_PAIRS = (  # bigger unit, smaller unit, how many of the smaller make one
     ("kilometres", "metres", 1000),
     ("metres", "centimetres", 100),
@@ -92,6 +96,15 @@ class Task(NamedTuple):
     response: str
 
 
+def alpaca(task: Task) -> str:
+    middle = f"\n\n### Input:\n{task.given}" if task.given else ""
+    return f"### Instruction:\n{task.instruction}{middle}\n\n### Response:\n{task.response}"
+
+
+def asked(task: Task) -> str:
+    return f"{task.instruction}\n{task.given}" if task.given else task.instruction
+
+
 def rows(block: str) -> list[list[str]]:
     return [entry.split(" / ") for line in block.splitlines() for entry in line.split("; ") if entry]
 
@@ -111,6 +124,7 @@ class Tasks:
             for name in ("transitive", "intransitive")
         )
         self.words = sorted(word for word in self.category if word.isalpha())
+        self.countable = sorted({word for name in COUNTABLE for word in self.categories[name]} - {"pliers"})
         self.opposites = self.partners("antonyms")
         self.alike = self.partners("synonyms")
         self.makers = self.weighted()
@@ -150,20 +164,17 @@ class Tasks:
     # --- the shape of a document
 
     def document(self) -> str:
-        self.grammar.begin()
-        return self.shaped(self.pick(self.makers)())
-
-    def shaped(self, task: Task) -> str:
-        """Alpaca with or without its preamble, a question and its answer, or the bare lines."""
+        """One instruction in the Alpaca shape, with or without its preamble, or one to three questions and answers."""
         style = self.grammar.rng.random()
         if style < 0.65:
-            middle = f"\n\n### Input:\n{task.given}" if task.given else ""
-            text = f"### Instruction:\n{task.instruction}{middle}\n\n### Response:\n{task.response}"
-            return PREAMBLE + text if style < 0.42 else text
-        asked = f"{task.instruction}\n{task.given}" if task.given else task.instruction
-        if style < 0.8:
-            return f"Question: {asked}\nAnswer: {task.response}"
-        return f"Q: {asked}\nA: {task.response}" if style < 0.9 else f"{asked}\n{task.response}"
+            return (PREAMBLE if style < 0.45 else "") + alpaca(self.task())
+        before, after = self.pick((("Question: ", "Answer: "), ("Q: ", "A: "), ("", "")))
+        rounds = [self.task() for _ in range(self.pick((1, 2, 3)))]
+        return "\n\n".join(f"{before}{asked(task)}\n{after}{task.response}" for task in rounds)
+
+    def task(self) -> Task:
+        self.grammar.begin()
+        return self.pick(self.makers)()
 
     def say(self, frame: str, **values: object) -> str:
         """One of the alternatives of a frame of the grammar, in which <name> stands for a value."""
@@ -307,7 +318,7 @@ class Tasks:
                 wrong.replace(" is ", " are ", 1) if " is " in wrong else wrong.replace(" are ", " is ", 1),
             )
         elif kind == 3:
-            word = self.pick(self.words)
+            word = self.pick(self.countable)
             joint, bad = article(word), "an" if article(word) == "a" else "a"
             frame = self.pick(("I saw {} {} in the picture.", "She drew {} {}.", "Is there {} {} in this story?"))
             right, wrong = frame.format(joint, word), frame.format(bad, word)
@@ -335,8 +346,8 @@ class Tasks:
         return self.ask(order, "'<right>'[ is right.|.]", one=one, two=two, right=right)
 
     def plural_sentence(self) -> Task:
-        number, noun = self.number(2, 12), self.pick(self.words)
-        if self.category[noun] not in ("animal", "bird", "tool", "vehicle", "toy", "job", "flower", "insect"):
+        number, noun = self.number(2, 12), self.pick(self.countable)
+        if self.chance(0.4):
             noun = self.pick(("box", "bus", "key", "story", "baby", "glass", "watch", "child", "knife", "man", "foot"))
         old = self.say("[there is|I can see|we have|they painted|she counted] a(n) <noun>.", noun=noun)
         new = old.replace(f" {article(noun)} {noun}", f" {number_words(number)} {self.many(noun)}").replace(

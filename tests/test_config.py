@@ -22,6 +22,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "validation": st.none() | TEXT,
     "test": st.none() | TEXT,
     "format": st.sampled_from(["auto", "csv", "tsv", "json", "jsonl", "parquet", "label-first"]),
+    "encoding": TEXT,
+    "delimiter": st.sampled_from(["auto", "comma", "semicolon", "tab", "pipe"]),
     "header": st.sampled_from(["auto", "yes", "no"]),
     "quoting": st.sampled_from(["auto", "yes", "no"]),
     "base": TEXT,

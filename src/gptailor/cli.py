@@ -6,14 +6,14 @@ import inspect as python_inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 from rich.console import Console
 
 from gptailor import __version__
-from gptailor.config import ClassifierConfig, RunConfig, group_of, load_config
+from gptailor.config import BaseConfig, ClassifierConfig, RunConfig, group_of, load_config
 from gptailor.errors import UserError
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 train = typer.Typer(help="Train a model and evaluate it.", no_args_is_help=True)
 app.add_typer(train, name="train")
+tokenizer = typer.Typer(help="Work with tokenizers.", no_args_is_help=True)
+app.add_typer(tokenizer, name="tokenizer")
 console = Console(stderr=True)
 
 
@@ -53,7 +55,9 @@ def _parameter(name: str, kind: type[RunConfig]) -> python_inspect.Parameter:
     field = kind.model_fields[name]
     flag = "--" + name.replace("_", "-")
     if name == "data":
-        annotation: Any = Annotated[str | None, typer.Argument(help=field.description, show_default=False)]
+        argument = typer.Argument(help=field.description, show_default=False)
+        several = get_origin(field.annotation) is list
+        annotation: Any = Annotated[list[str] | None, argument] if several else Annotated[str | None, argument]
     elif isinstance(field.default, bool):
         declared = f"{flag}/--no-{flag[2:]}" if field.default else flag
         annotation = Annotated[bool | None, _option(declared, field, metavar=None)]
@@ -80,23 +84,27 @@ ConfigFile = Annotated[
 ]
 
 
+Resume = Annotated[bool, typer.Option("--resume", help="continue the run in --out", rich_help_panel="Run")]
+
+
+def _resumed(config: Path | None, resume: bool, given: dict[str, Any]) -> Path | None:
+    """The configuration to begin with: that of the run to resume, when there is no other."""
+    if config is not None or not resume or "out" not in given:
+        return config
+    saved = Path(given["out"]) / "run.yaml"
+    if not saved.exists():
+        raise UserError(f"{given['out']} holds no run to resume", hint="leave --resume out to begin one")
+    return saved
+
+
 @train.command("classifier")
 @with_options(ClassifierConfig)
-def train_classifier(
-    *,
-    config: ConfigFile = None,
-    resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out", rich_help_panel="Run")] = False,
-    given: dict[str, Any],
-) -> None:
+def train_classifier(*, config: ConfigFile = None, resume: Resume = False, given: dict[str, Any]) -> None:
     """Train a classifier on labelled texts.
 
     Example: gptailor train classifier messages.csv --text message --label topic --out runs/topics
     """
-    if resume and "out" in given and config is None:
-        config = Path(given["out"]) / "run.yaml"
-        if not config.exists():
-            raise UserError(f"{given['out']} holds no run to resume", hint="leave --resume out to begin one")
-    options = load_config(ClassifierConfig, config, given)
+    options = load_config(ClassifierConfig, _resumed(config, resume, given), given)
     from gptailor.evaluate.report import verdict
     from gptailor.show import show_results, show_resume
     from gptailor.tasks.classifier import run_classifier
@@ -113,6 +121,63 @@ def train_classifier(
         show_resume(console, folder)
     if stop.requested:
         raise typer.Exit(130)
+
+
+@train.command("base")
+@with_options(BaseConfig)
+def train_base(*, config: ConfigFile = None, resume: Resume = False, given: dict[str, Any]) -> None:
+    """Train a base model on plain text, from random weights or further from a base.
+
+    Example: gptailor train base books.jsonl.xz talk.jsonl@3 --base random:tiny --tokens 20_000_000 --out runs/mine
+    """
+    options = load_config(BaseConfig, _resumed(config, resume, given), given)
+    from gptailor.tasks.base import run_base
+    from gptailor.train.loop import stop_on_interrupt
+
+    with stop_on_interrupt() as stop:
+        folder = run_base(options, resume=resume, console=console, stop=stop)
+    _tell_base(folder, stopped=stop.requested)
+
+
+def _tell_base(folder: Path, *, stopped: bool) -> None:
+    from gptailor.show import show_base
+    from gptailor.tasks.run import RunFolder
+
+    show_base(console, RunFolder(folder, resume=True).read_json("metrics.json"), folder)
+    if stopped:
+        raise typer.Exit(130)
+
+
+@tokenizer.command("train")
+def train_tokenizer(
+    files: Annotated[list[Path], typer.Argument(help="text or jsonl files", show_default=False)],
+    out: Annotated[Path, typer.Option(help="folder to write the tokenizer to", show_default=False)],
+    vocab: Annotated[int, typer.Option(help="number of tokens", min=257)] = 8192,
+    text: Annotated[str, typer.Option(help="key of a jsonl line that holds the text")] = "text",
+) -> None:
+    """Train a byte-level BPE tokenizer, for --tokenizer."""
+    from gptailor.tasks.base import tokenizer_command
+
+    tokenizer_command(files, out, vocab, text, console)
+
+
+@app.command()
+def generate(
+    folder: Annotated[str, typer.Argument(help="a folder or Hub name of a language model", show_default=False)],
+    prompt: Annotated[str, typer.Argument(help="the text to continue", show_default=False)],
+    max_new_tokens: Annotated[int, typer.Option(help="most tokens to add", min=1)] = 60,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time", min=0)] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="draw from the likeliest k tokens", min=1)] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="draw from the fewest tokens that reach p", min=0.01, max=1)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="seed of the draws", min=0)] = 123,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="where to compute")] = "auto",
+) -> None:
+    """Continue a text with a language model."""
+    from gptailor.tasks.base import generate_command
+
+    print(generate_command(folder, prompt, max_new_tokens, temperature, top_k, top_p, seed, device))
 
 
 @app.command()
@@ -137,12 +202,17 @@ def predict(
         Path | None, typer.Option(help="write the rows with label and probabilities to this csv file")
     ] = None,
     text: Annotated[str | None, typer.Option(help="column of --file that holds the text")] = None,
+    encoding: Annotated[str, typer.Option(help="encoding of --file, such as cp1252")] = "auto",
+    delimiter: Annotated[
+        str, typer.Option(metavar="auto|comma|semicolon|tab|pipe", help="what separates the columns of --file")
+    ] = "auto",
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="where to compute")] = "auto",
 ) -> None:
     """Label texts with a trained classifier: from arguments, a file, or one per line from standard input."""
     from gptailor.tasks.predict import predict_command
 
-    predict_command(folder, texts or [], file, out, text, device, console)
+    how = {"encoding": encoding, "delimiter": delimiter}
+    predict_command(folder, texts or [], file, out, text, how, device, console)
 
 
 @app.callback(invoke_without_command=True)

@@ -69,6 +69,10 @@ class TableConfig(RunConfig):
     format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "label-first"] = option(
         "auto", "how the file is read; label-first is 'LABEL:fine text' on each line", group="Data"
     )
+    encoding: str = option("auto", "encoding of the files, such as cp1252 or utf-16-le; auto is UTF-8", group="Data")
+    delimiter: Literal["auto", "comma", "semicolon", "tab", "pipe"] = option(
+        "auto", "what separates the fields of csv and tsv", group="Data"
+    )
     header: Literal["auto", "yes", "no"] = option("auto", "whether the first line names the columns", group="Data")
     quoting: Literal["auto", "yes", "no"] = option("auto", "whether quotes enclose csv and tsv fields", group="Data")
 
@@ -80,7 +84,9 @@ class TableConfig(RunConfig):
     epochs: int | None = option(
         None, "passes over the training part [default: by base]", group="Training", ge=1, le=100_000
     )
-    keep: Literal["best", "last"] = option("best", "weights to keep: best on validation, or last", group="Training")
+    keep: Literal["best", "last"] = option(
+        "best", "weights to keep: best macro F1 on validation, or last", group="Training"
+    )
     patience: int | None = option(None, "stop after this many evaluations without a better one", group="Training", ge=1)
 
     seeds: int = option(1, "repeat with this many seeds and report mean and spread", group="Run", ge=1)
@@ -158,6 +164,8 @@ class BaseConfig(RunConfig):
         "auto", "arithmetic of the matrix products: bf16 where the processor is good at it", group="Training"
     )
     sample: str = option("The", "a text that is continued at each evaluation", group="Training")
+
+    save_in: Literal["fp32", "bf16"] = option("fp32", "precision of the weights in the model folder", group="Run")
 
 
 def load_config(kind: type[Config], file: Path | None, given: dict[str, Any]) -> Config:

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from gptailor.config import ClassifierConfig, load_config
-from gptailor.data.classification import Example
+from gptailor.data.example import Example
 from gptailor.data.receipt import Receipt
 from gptailor.data.splits import stratified, undersample
 from gptailor.errors import UserError, listing
@@ -26,8 +26,8 @@ from gptailor.weights.base import open_base
 from gptailor.weights.folder import ClassifierFolder
 
 # Options of a run that an estimator has no use for: it is given its texts, and does not test.
-NOT_HERE = {"data", "validation", "test", "format", "header", "quoting", "text", "label", "duplicates", "split"}
-NOT_HERE |= {"test_share", "seeds", "out", "tensorboard", "keep_checkpoints"}
+NOT_HERE = {"data", "validation", "test", "format", "encoding", "delimiter", "header", "quoting", "text", "label"}
+NOT_HERE |= {"duplicates", "split", "test_share", "seeds", "out", "tensorboard", "keep_checkpoints"}
 
 
 class GPTailorClassifier(ClassifierMixin, BaseEstimator):

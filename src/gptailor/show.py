@@ -139,10 +139,25 @@ def show_results(console: Console, metrics: Mapping[str, Any], verdict: str, fol
     console.print(f'try           gptailor predict {shown} "a text of yours"', highlight=False)
 
 
-def show_resume(console: Console, folder: Path) -> None:
+def show_resume(console: Console, folder: Path, task: str = "classifier") -> None:
     """How to go on with a run that was stopped."""
     told = visible(shlex.quote(str(folder)))
-    console.print(f"To continue: gptailor train classifier --resume --out {told}", highlight=False, soft_wrap=True)
+    console.print(f"To continue: gptailor train {task} --resume --out {told}", highlight=False, soft_wrap=True)
+
+
+def show_base(console: Console, metrics: Mapping[str, Any], folder: Path) -> None:
+    """What a base model has learned, in the figures of its held-out documents."""
+    held_out = metrics["held_out"]
+    console.print(
+        f"on {held_out['documents']:,} held-out documents ({held_out['tokens']:,} tokens): perplexity "
+        f"[bold]{metrics['perplexity']:.1f}[/], {metrics['bits_per_byte']:.3f} bits per byte, after "
+        f"{metrics['tokens_seen']:,} tokens of training",
+        highlight=False,
+    )
+    console.print(f"model folder  {visible(shlex.quote(str(folder)))}", highlight=False)
+    if not metrics["finished"]:
+        console.print("[yellow]Stopped[/] before the end.")
+        show_resume(console, folder, "base")
 
 
 def plain(text: str) -> str:

@@ -84,6 +84,10 @@ def test_switches_reach_the_reader(tmp_path: Path) -> None:
     assert named == [("text", ['"one', 'two"']), ("label", ["a", "b"])]
     assert list(read(str(path), quoting="yes")[0]["data"][0].columns.values()) == [["one,a\ntwo"], ["b"]]
     assert read(str(path), header="no", quoting="no")[0]["data"][0].lines == [1, 2, 3]
+    path.write_text("text;label\nschön, ja;b\n", encoding="cp1252")
+    assert read(str(path), encoding="cp1252")[0]["data"][0].columns == {"text": ["schön, ja"], "label": ["b"]}
+    forced = read(str(path), encoding="cp1252", delimiter="comma", header="no")[0]["data"][0]
+    assert forced.said[1] == "comma separated, as asked"
     labelled = tmp_path / "questions.csv"
     labelled.write_text("NUM:date When?\nHUM:ind Who, then?\n", encoding="utf-8")
     assert read(str(labelled), format="label-first")[0]["data"][0].format == "label-first"

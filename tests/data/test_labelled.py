@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from gptailor.data.sources import Dropped, find_parts, read_table
+from gptailor.errors import UserError
 from tests.data.files import write
 
 
@@ -34,3 +37,18 @@ def test_label_folders(tmp_path: Path) -> None:
     before = table.sha256
     write(tmp_path / "train/pos/2.txt", "finer")
     assert read_table(tmp_path / "train").sha256 != before
+
+
+def test_label_folders_in_another_encoding(tmp_path: Path) -> None:
+    for name, content in [("pos/1", "schön"), ("pos/2", "gut"), ("neg/1", "übel"), ("neg/2", "öde\nund weg")]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / f"{name}.txt", content.encode("cp1252"))
+    table = read_table(tmp_path, encoding="cp1252")
+    assert table.columns["text"] == ["übel", "öde\nund weg", "schön", "gut"]
+    assert "CP1252, as asked" in table.said
+    with pytest.raises(UserError, match=r"neg/1.txt is not UTF-8 text: line 1 (.|\n)*--encoding cp1252.*'übel'"):
+        read_table(tmp_path)
+    write(tmp_path / "pos/1.txt", b"\x81")
+    assert read_table(tmp_path, encoding="cp1252").dropped == [Dropped(3, "not valid in the given encoding")]
+    with pytest.raises(UserError, match="there is no encoding 'cp9'"):
+        read_table(tmp_path, encoding="cp9")

@@ -54,6 +54,72 @@ def test_a_file_in_another_encoding_is_one_error_with_the_way_out(tmp_path: Path
         read_table(write(tmp_path / "t.json", b'[\n{"a": 1},\n"\xff"]'))
 
 
+UMLAUTS = "text,label\n" + "".join(f"Grüße {n} – schön,ä\n" for n in range(20))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "stored"),
+    [
+        ("cp1252", "cp1252"),
+        ("Windows-1252", "cp1252"),
+        ("mac-roman", "mac-roman"),
+        ("gb18030", "gb18030"),
+        ("utf-32-le", "utf-32"),
+        ("utf-16-le", "utf-16-le"),
+        ("utf-16-le", "utf-16"),
+        ("utf-16", "utf-16"),
+        ("utf-8", "utf-8"),
+        ("utf8", "utf-8-sig"),
+        ("utf-8-sig", "utf-8-sig"),
+    ],
+)
+def test_an_encoding_that_is_asked_for(tmp_path: Path, encoding: str, stored: str, monkeypatch) -> None:
+    monkeypatch.setattr(lines, "CHUNK", 7)  # characters of several bytes are split
+    path = write(tmp_path / "t.csv", UMLAUTS.encode(stored))
+    table = read_table(path, encoding=encoding)
+    assert table.columns == {"text": [f"Grüße {n} – schön" for n in range(20)], "label": ["ä"] * 20}
+    assert table.dropped == []
+    assert any(said.endswith(", as asked") for said in table.said)
+    objects = "\n".join(json.dumps({"text": f"für {n}"}, ensure_ascii=False) for n in range(3))
+    for content, name in ((objects, "t.jsonl"), (f"[{','.join(objects.splitlines())}]", "t.json")):
+        found = read_table(write(tmp_path / name, content.encode(stored)), encoding=encoding)
+        assert found.columns["text"] == ["für 0", "für 1", "für 2"]
+
+
+def test_bytes_that_the_given_encoding_does_not_have_drop_their_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", b"text,label\ncaf\xe9,a\n\x81\x8d,b\ntea,a\n")
+    table = read_table(path, encoding="cp1252")
+    assert table.columns["text"] == ["café", "tea"]
+    assert table.dropped == [Dropped(3, "not valid in the given encoding")]
+    # Good UTF-8 is not ASCII for that.
+    with pytest.raises(UserError, match=r"not ASCII text: line 2 is the first(.|\n)*--encoding auto"):
+        read_table(write(tmp_path / "u.csv", UMLAUTS), encoding="ascii")
+    with pytest.raises(UserError, match="is not UTF-16-LE text"):
+        read_table(write(tmp_path / "w.csv", b"a\0,\0b\0\n\0\0\xd8a\0"), encoding="utf-16-le")
+
+
+@pytest.mark.parametrize("name", ["latn-1", "", "hex", "rot13", "idna", "undefined", "a\0b", "\udcff", "x" * 5000])
+def test_no_such_encoding(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="there is no encoding") as told:
+        read_table(write(tmp_path / "t.csv", "text,label\na,b\n"), encoding=name)
+    assert ("did you mean 'latin-1'" in str(told.value)) == (name == "latn-1")
+
+
+def test_a_file_in_another_encoding_is_shown_in_the_commonest(tmp_path: Path) -> None:
+    for name, content in (("t.csv", UMLAUTS), ("t.json", '[{"text":\n"Grüße 0 – schön"}]')):
+        with pytest.raises(UserError, match=r"line 2 is the first(.|\n)*--encoding cp1252.*Grüße 0 – schön"):
+            read_table(write(tmp_path / name, content.encode("cp1252")))
+    far = "text,label\n" + ("a" * 500 + "é" + "b" * 500 + ",x\n") * 3
+    with pytest.raises(UserError, match=r"to read 'a{30}éb{29}',"):
+        read_table(write(tmp_path / "f.csv", far.encode("cp1252")))
+
+
+def test_a_name_that_promises_compression_is_not_believed_in_silence(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "t.csv.gz", "text,label\na,b\n"))
+    assert table.columns == {"text": ["a"], "label": ["b"]}
+    assert "not compressed, though named .gz: read as it is" in table.said
+
+
 def test_nul_characters_drop_their_row(tmp_path: Path) -> None:
     content = 'text,label\na\0b,x\n"c\nd\0",x\nfine and long enough,y\n'
     table = read_table(write(tmp_path / "t.csv", content))

@@ -18,18 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptailor.data import rows
+from gptailor.data import store as store_module
 from gptailor.data.documents import Document, DocumentReceipt, identity, read_documents
-from gptailor.data.rows import (
-    NOT_LEARNED,
-    Part,
-    Schedule,
-    Store,
-    TokenBatch,
-    build_store,
-    collate_rows,
-    held_out_batches,
-    is_held_out,
-)
+from gptailor.data.rows import NOT_LEARNED, Schedule, TokenBatch, collate_rows, held_out_batches
+from gptailor.data.store import Part, Store, build_store, is_held_out
 from gptailor.errors import UserError
 from gptailor.tokenizer import Tokenizer
 from tests.data.files import PROPERTY
@@ -105,7 +97,7 @@ def test_a_store_holds_every_document_in_its_part(
     seed: int,
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows, "PENDING", pending)
+        patch.setattr(store_module, "PENDING", pending)
         folder = tmp_path_factory.mktemp("store") / "s"
         store = build_store(folder, stream(texts), tokenizer, share, seed, inputs=["x"])
     held = [is_held_out(seed, number, share) for number in range(len(texts))]
@@ -453,7 +445,7 @@ def test_nothing_held_out_gives_no_batch(tmp_path: Path, tokenizer: Tokenizer) -
 def test_memory_does_not_grow_with_the_documents(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "PENDING", 1 << 13)
+    monkeypatch.setattr(store_module, "PENDING", 1 << 13)
     monkeypatch.setattr(rows, "CHUNK", 1 << 10)
 
     def peak(count: int) -> int:

@@ -29,8 +29,14 @@ def test_random_bytes_raise_nothing_but_user_errors(tmp_path: Path, content: byt
 
 def test_missing_empty_and_header_only_files(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", "text,label\n")
+    write(tmp_path / "one.csv", "text,label\n")
     with pytest.raises(UserError, match=r"no such file(.|\n)*did you mean 'train.csv'"):
         read_table(tmp_path / "trian.csv")
+    with pytest.raises(UserError, match="no such file") as told:
+        read_table(tmp_path / "nope.csv")
+    assert not told.value.hint
+    with pytest.raises(UserError, match=r"did you mean 'train.csv'"):
+        read_table(tmp_path / "train.tsv")
     with pytest.raises(UserError, match="no row that can be read"):
         read_table(tmp_path / "train.csv")
     for content in ("", "\n\n", "\ufeff"):

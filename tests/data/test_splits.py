@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptailor.config import ClassifierConfig
-from gptailor.data.classification import Example, collect
+from gptailor.data.classification import collect
+from gptailor.data.example import Example
 from gptailor.data.inputs import read_parts
 from gptailor.data.receipt import Receipt
 from gptailor.data.splits import Parts, arrange, book, stratified, undersample

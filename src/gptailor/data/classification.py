@@ -5,26 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from gptailor.data.example import Example
 from gptailor.data.receipt import Receipt
-from gptailor.data.sources import Table
+from gptailor.data.table import Table
 from gptailor.errors import UserError, did_you_mean, listing
 from gptailor.tokenizer import Tokenizer
 
 TEXT_NAMES = ("text", "sentence", "message", "comment", "review", "tweet", "content", "question", "body", "sms")
 LABEL_NAMES = ("label", "labels", "category", "class", "intent", "sentiment", "target", "topic")
-
-
-@dataclass(slots=True)
-class Example:
-    """One labelled text: ``where`` is its file and line, ``ids`` its tokens once it is encoded."""
-
-    text: str
-    label: str
-    where: str
-    ids: list[int] = field(default_factory=list)
 
 
 def choose_columns(table: Table, text: str | None, label: str | None) -> tuple[list[str], str]:

@@ -5,41 +5,46 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import chain, islice
 
-from gptailor.data.lines import CHUNK, NOT_UTF8, NUL, TOO_LONG, Line, Source
+from gptailor.data.lines import CHUNK, NUL, TOO_LONG, UNDECODABLE, Line, Source
 from gptailor.data.quotes import Evidence, QuotedRecords, Record, plain_records
 from gptailor.data.table import COLUMN_LIMIT, Dropped, Table
 from gptailor.errors import UserError, listing
 
 _SAMPLE = 500  # records from which delimiter, header and number of columns are told
-_DELIMITERS = {"\t": "tab", ",": "comma", ";": "semicolon"}
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+_CALLED = {sign: name for name, sign in DELIMITERS.items()}
 _ONE_COLUMN = "\n"  # as delimiter, the one character that no line holds
 
 
-def read_delimited(source: Source, format: str, *, told: bool, header: bool | None, quoting: bool | None) -> Table:
+def read_delimited(
+    source: Source, format: str, *, told: bool, delimiter: str, header: bool | None, quoting: bool | None
+) -> Table:
     """Read csv, tsv, or text with some other delimiter.
 
     Args:
         source: the file.
         format: ``"csv"``, ``"tsv"``, or ``""`` where nothing is known.
         told: whether the user said so; a format taken from the file's name is only a hint.
+        delimiter: one of ``DELIMITERS``; ``"auto"`` tells by the content.
         header, quoting: None tells by the content.
 
     Raises:
         UserError: when there are too many columns.
     """
-    delimiter = "\t" if told and format == "tsv" else _tell_delimiter(source, format, quoting)
-    if delimiter == _ONE_COLUMN:
-        source.said.append("one column: no tab, comma or semicolon separates the lines evenly")
+    if delimiter != "auto" or (told and format == "tsv"):
+        sign = DELIMITERS.get(delimiter, "\t")
+        source.said.append(f"{_CALLED[sign]} separated, as asked")
     else:
-        source.said.append(f"{_DELIMITERS[delimiter]} separated")
+        sign = _tell_delimiter(source, format, header, quoting)
     if quoting is None:
-        grid = _weigh_quotes(source, delimiter, header)
+        grid = _weigh_quotes(source, sign, header)
     else:
-        grid = _Grid(_records(source, delimiter, quoting), header)
+        grid = _Grid(_records(source, sign, quoting), header)
         source.said.append("quotes enclose fields, as asked" if quoting else "quotes are ordinary characters, as asked")
-    return source.table("tsv" if delimiter == "\t" else "csv", grid.columns(source.said), grid.lines, grid.dropped)
+    return source.table("tsv" if sign == "\t" else "csv", grid.columns(source.said), grid.lines, grid.dropped)
 
 
 def _records(source: Source, delimiter: str, quoting: bool) -> Iterable[Record]:
@@ -84,7 +89,7 @@ class _Grid:
         whole = "the header has" if self.header else "most rows have"
         count = f"{len(record.fields)} field{'s' * (len(record.fields) != 1)} where {whole} {self.width}"
         self.dropped.append(Dropped(record.line, record.problem or count))
-        self.misfits += record.problem not in (NUL, NOT_UTF8, TOO_LONG)
+        self.misfits += record.problem not in (NUL, TOO_LONG, *UNDECODABLE)
 
     def columns(self, said: list[str]) -> dict[str, list[str]]:
         """The named columns; how they got their names is added to ``said``."""
@@ -135,9 +140,60 @@ def _why_no_quotes(plain_rows: int, quoted_rows: int) -> str:
 
 # --- delimiter --------------------------------------------------------------------------------------------------------
 
+# The rarer a sign is in ordinary text, the more its evenness says: the first of these wins where all else is equal.
+_BY_RARITY = ("\t", "|", ";", ",")
+_FEW = 10  # records; on fewer, that they are even may be chance
+_SPOKEN_FOR = re.compile(r"[^\W\d][^,;|\t\n]{0,39}")  # a name that holds no other delimiter
 
-def _tell_delimiter(source: Source, format: str, quoting: bool | None) -> str:
-    """The delimiter that splits the lines most evenly; the one that the file's name calls for needs less proof."""
+
+@dataclass(frozen=True)
+class _Reading:
+    """How a sample of lines falls apart at one delimiter."""
+
+    delimiter: str
+    width: int  # the commonest number of fields
+    fitting: int  # records with that many
+    torn: int  # records in which a quote opens or closes inside a field: such a field was no field
+    records: int
+    header: bool  # whether the first record speaks for it: names, as many as (nearly) all others have fields
+
+    @property
+    def share(self) -> float:
+        """Of the records that have the commonest number of fields, in 0..1; 0 when that is one."""
+        return self.fitting / self.records if self.width > 1 else 0.0
+
+    @property
+    def rank(self) -> tuple[bool, float, int, int]:
+        """What the first line says comes before evenness, and that before the number of columns."""
+        whole = max(0.0, self.share - self.torn / self.records) if self.records else 0.0
+        return self.header, whole, self.width, -_BY_RARITY.index(self.delimiter)
+
+
+def _tell_delimiter(source: Source, format: str, header: bool | None, quoting: bool | None) -> str:
+    """The delimiter that the first line speaks for, else the one that splits the lines most evenly.
+
+    The one that the file's name calls for needs less proof. What it was weighed against is said.
+    """
+    sample = _sample(source)
+    modes = (True, False) if quoting is None else (quoting,)
+    readings = [max((_reading(sample, sign, on, header) for on in modes), key=_rank) for sign in _BY_RARITY]
+    best = max(readings, key=_rank)
+    if not best.header and header is not False and _is_one_column(sample, best):
+        return _one_column(source, sample, quoting)
+    chosen = best if best.header else _evenest(readings, best, format)
+    if chosen is None:
+        listed = "no tab, comma, semicolon or pipe separates the lines evenly"
+        source.said.append(f"one column: {listed} (--delimiter to change)")
+        return _ONE_COLUMN
+    source.said.append(_why_delimiter(chosen, readings))
+    return chosen.delimiter
+
+
+def _rank(reading: _Reading) -> tuple[bool, float, int, int]:
+    return reading.rank
+
+
+def _sample(source: Source) -> list[Line]:
     sample: list[Line] = []
     for line in islice(source.lines(), _SAMPLE):
         if line.problem:
@@ -145,22 +201,65 @@ def _tell_delimiter(source: Source, format: str, quoting: bool | None) -> str:
         sample.append(line)
         if len(line.text) > CHUNK:
             break
-    scores = {delimiter: _evenness(sample, delimiter, quoting) for delimiter in _DELIMITERS}
-    named = {"csv": ",", "tsv": "\t"}.get(format)
-    best = max(scores, key=lambda delimiter: (scores[delimiter], delimiter == named))
-    if named and scores[named] >= min(0.5, scores[best]) and scores[named] > 0:
-        return named
-    return best if scores[best] >= (0.8 if named else 0.95) else _ONE_COLUMN
+    return sample
 
 
-def _evenness(sample: list[Line], delimiter: str, quoting: bool | None) -> float:
-    """Share of records, in 0..1, that have the commonest number of fields, 0 when that is one."""
-    scores = []
-    for on in (True, False) if quoting is None else (quoting,):
-        records = QuotedRecords(sample, delimiter, "\n") if on else plain_records(sample, delimiter)
-        width, share = _usual_width([record.fields for record in records])
-        scores.append(share if width > 1 else 0.0)
-    return max(scores)
+def _reading(sample: list[Line], delimiter: str, quoting: bool, header: bool | None) -> _Reading:
+    quoted = QuotedRecords(sample, delimiter, "\n")
+    rows = [record.fields for record in (quoted if quoting else plain_records(sample, delimiter))]
+    torn = quoted.evidence.loose if quoting else sum(any(map(_is_torn, row)) for row in rows)
+    width, share = _usual_width(rows)
+    names = [name.strip() for name in rows[0]] if rows and header is not False else []
+    named = len(names) > 1 and any(names) and all(_SPOKEN_FOR.fullmatch(name) for name in names if name)
+    alike = sum(len(row) == len(names) for row in rows[1:])
+    spoken = named and len(rows) > 1 and alike >= 0.9 * (len(rows) - 1)
+    return _Reading(delimiter, width, round(share * len(rows)), torn, len(rows), spoken)
+
+
+def _is_torn(field: str) -> bool:
+    return len(field) > 1 and field.startswith('"') != field.endswith('"')
+
+
+def _evenest(readings: list[_Reading], best: _Reading, format: str) -> _Reading | None:
+    """Without a word from the first line: the reading that the name calls for if it will do, else the best, or none."""
+    sign = {"csv": ",", "tsv": "\t"}.get(format)
+    for named in readings:
+        if named.delimiter == sign and named.share >= min(0.5, best.share) and named.share > 0:
+            # Texts are full of commas, so another sign that splits better is believed, unless on so few lines that it
+            # may be chance; hardly any text holds a tab.
+            return best if sign == "," and best.share >= 0.95 and best.records >= _FEW else named
+    return best if best.share >= (0.8 if sign else 0.95) else None
+
+
+def _is_one_column(sample: list[Line], best: _Reading) -> bool:
+    """Whether the first line is the name of a single column, and what follows are texts with delimiters in them."""
+    first = next((line.text.strip().strip('"') for line in sample if not line.blank), "")
+    # A table under a title looks the same, but its lines are even, and at a rarer sign than a comma.
+    uneven = best.share < 0.95 or best.delimiter == ","
+    return best.share > 0 and uneven and bool(_USUAL_NAME.fullmatch(first))
+
+
+def _one_column(source: Source, sample: list[Line], quoting: bool | None) -> str:
+    source.said.append("one column, as the first line has it (--delimiter to change)")
+    if quoting is not False:
+        # With a delimiter inside the quotes it is plain that they enclose fields.
+        width, share = _usual_width([record.fields for record in QuotedRecords(sample, ",", "\n")])
+        if width == 1 and share >= 0.95:
+            return ","
+    return _ONE_COLUMN
+
+
+def _why_delimiter(chosen: _Reading, readings: list[_Reading]) -> str:
+    rivals = [reading for reading in readings if reading is not chosen and reading.share >= 0.5]
+    told = f"{_CALLED[chosen.delimiter]} separated"
+    if rivals:
+        told += f": {_fields_at(chosen)}{', and the first names them' * chosen.header}"
+        told += "".join(f"; {_CALLED[rival.delimiter]}: {_fields_at(rival)}" for rival in rivals)
+    return f"{told} (--delimiter to change)"
+
+
+def _fields_at(reading: _Reading) -> str:
+    return f"{reading.fitting:,} of {reading.records:,} rows have {reading.width}"
 
 
 def _usual_width(rows: list[list[str]]) -> tuple[int, float]:
@@ -177,7 +276,9 @@ _NAME = re.compile(r"[^\W\d][\w .:#/()-]{0,39}")
 _USUAL_NAME = re.compile(
     "(id|index|text|label|category|categorie|class|classe|tweet|comment|sentence|title|description|review|"
     "message|sms|body|content|target|sentiment|intent|question|answer|topic|language|rating|score|star|"
-    "tag|type|summary|document|headline|subject|email|post|emotion|text_label|label_text)s?",
+    "tag|type|summary|document|headline|subject|email|post|emotion|text_label|label_text|"
+    "kommentar|kategorie|bewertung|nachricht|klasse|texte|commentaire|catégorie|avis|texto|comentario|categoría|testo|"
+    "commento|categoria)s?",
     re.IGNORECASE,
 )
 
@@ -187,7 +288,7 @@ def _looks_like_header(rows: list[list[str]]) -> bool:
     names = [name.strip() for name in rows[0]]
     body = [row for row in rows[1:] if len(row) == len(names)]
     filled = [name for name in names if name]
-    if not filled or not all(_NAME.fullmatch(name) for name in filled):
+    if not filled or not all(_NAME.fullmatch(name) for name in filled) or (rows[1:] and not body):
         return False
     columns = [[row[at].strip() for row in body] for at in range(len(names))]
     if any(name and name in column for name, column in zip(names, columns, strict=True)):
@@ -201,7 +302,7 @@ def _unlike(name: str, column: list[str]) -> bool:
     """Whether a name stands over numbers, or over texts much longer than itself."""
     if not name or not column:
         return False
-    if all(re.fullmatch(r"[-+]?\d+(\.\d+)?", value) for value in column):
+    if all(re.fullmatch(r"[-+]?\d+([.,]\d+)?", value) for value in column):
         return True
     return sum(map(len, column)) / len(column) > max(20, 3 * len(name))
 

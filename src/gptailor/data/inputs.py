@@ -7,7 +7,8 @@ from pathlib import Path
 from gptailor.config import TableConfig, user_path
 from gptailor.data.catalog import CATALOG, Form, locate
 from gptailor.data.receipt import Receipt
-from gptailor.data.sources import Table, find_parts, read_table
+from gptailor.data.sources import find_parts, read_table
+from gptailor.data.table import Table
 from gptailor.errors import UserError, did_you_mean
 
 SWITCH = {"auto": None, "yes": True, "no": False}
@@ -66,6 +67,8 @@ def _read(path: Path, part: str, config: TableConfig, form: Form, receipt: Recei
     table = read_table(
         path,
         format=form.format if config.format == "auto" else config.format,
+        encoding=config.encoding,
+        delimiter=config.delimiter,
         header=form.header if header is None else header,
         quoting=form.quoting if quoting is None else quoting,
     )

@@ -6,7 +6,18 @@ import hashlib
 import re
 from pathlib import Path
 
-from gptailor.data.lines import LINE_LIMIT, Source, decoded, readable, without_cr
+from gptailor.data.lines import (
+    LINE_LIMIT,
+    NOT_AS_ASKED,
+    UNDECODABLE,
+    Line,
+    Source,
+    decoded,
+    known_encoding,
+    readable,
+    to_utf8,
+    without_cr,
+)
 from gptailor.data.table import Dropped, Table
 from gptailor.errors import UserError, listing
 
@@ -46,18 +57,25 @@ def label_folders(path: Path) -> list[Path]:
         return [folder for folder in folders if any(folder.glob("*.txt"))]
 
 
-def read_folders(path: Path) -> Table:
+def read_folders(path: Path, encoding: str = "auto") -> Table:
     """Read the .txt files of the label folders in ``path``, as columns ``text`` and ``label``.
 
+    Args:
+        path: the folder.
+        encoding: of the files; ``"auto"`` is UTF-8.
+
     Raises:
-        UserError: when there are no such folders, or a file cannot be read.
+        UserError: when there are no such folders, a file cannot be read, or there is no such encoding.
     """
+    asked = "" if encoding == "auto" else known_encoding(encoding)
     folders = label_folders(path)
     labels = [folder for folder in folders if folder.name != _UNLABELLED]
     if not folders:
         raise UserError(f"{path} is a folder", expected="a file, or a folder of label folders that hold .txt files")
     table = Table(path, "", 0, "folders", {"text": [], "label": []}, [])
     table.said.append(f"one text in each .txt file, its label is the folder: {listing(label.name for label in labels)}")
+    if asked:
+        table.said.append(f"{asked.upper()}, as asked")
     if labels != folders:
         table.said.append(f"the folder {_UNLABELLED!r} was passed over: its texts have no label")
     digest = hashlib.sha256()
@@ -66,7 +84,7 @@ def read_folders(path: Path) -> Table:
         raw = _content(file)
         digest.update(f"{file.relative_to(path).as_posix()}\0{hashlib.sha256(raw or b'').hexdigest()}\n".encode())
         table.bytes += len(raw or b"")
-        line = decoded(number, raw)
+        line = _line(number, raw, asked)
         if line.problem:
             table.dropped.append(Dropped(number, line.problem))
             continue
@@ -74,7 +92,19 @@ def read_folders(path: Path) -> Table:
         table.columns["label"].append(file.parent.name)
         table.lines.append(number)
     table.sha256 = digest.hexdigest()
+    broken = [row.line for row in table.dropped if row.reason in UNDECODABLE]
+    if 2 * len(broken) > len(files):
+        raise Source(files[broken[0] - 1], asked or "utf-8").encoding_error()
     return table
+
+
+def _line(number: int, raw: bytes | None, encoding: str) -> Line:
+    if raw is None or encoding in ("", "utf-8"):
+        return decoded(number, raw)
+    try:
+        return decoded(number, b"".join(to_utf8([raw], encoding)), NOT_AS_ASKED)
+    except UnicodeError:
+        return Line(number, "", NOT_AS_ASKED)
 
 
 def _content(file: Path) -> bytes | None:

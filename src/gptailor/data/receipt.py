@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from gptailor.data.example import Example
+from gptailor.data.table import Table
 from gptailor.errors import listing
-
-if TYPE_CHECKING:
-    from gptailor.data.classification import Example
-    from gptailor.data.sources import Table
 
 SHOWN = 20  # places listed for each reason; the counts are always complete
 

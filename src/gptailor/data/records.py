@@ -8,7 +8,7 @@ import re
 from itertools import chain
 from typing import Any, cast
 
-from gptailor.data.lines import NUL, Source, encoding_error, readable
+from gptailor.data.lines import NUL, Source, readable
 from gptailor.data.table import COLUMN_LIMIT, Dropped, Table
 from gptailor.errors import UserError, listing
 
@@ -38,13 +38,13 @@ def read_json(source: Source) -> Table:
     """Read a list of objects, or one object that holds one such list; json lines are read as those.
 
     Raises:
-        UserError: when the file is not UTF-8 or not JSON, or holds something else.
+        UserError: when the file cannot be decoded or is not JSON, or holds something else.
     """
     raw = b"".join(source.chunks())
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        raise encoding_error(source.path, raw.count(b"\n", 0, error.start) + 1) from error
+        raise source.encoding_error() from error
     del raw
     value = parsed(text)
     if isinstance(value, json.JSONDecodeError) and isinstance(parsed(text.lstrip().split("\n", 1)[0]), dict):

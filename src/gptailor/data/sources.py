@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from itertools import islice
 from pathlib import Path
 
-from gptailor.data.delimited import read_delimited
+from gptailor.data.delimited import DELIMITERS, read_delimited
 from gptailor.data.labelled import begins_with_label, label_folders, read_folders, read_label_first
-from gptailor.data.lines import NOT_UTF8, Source, encoding_error, readable
+from gptailor.data.lines import UNDECODABLE, Source, readable
 from gptailor.data.records import parsed, read_json, read_jsonl, read_parquet
 from gptailor.data.table import FORMATS, Dropped, Table
 from gptailor.errors import UserError, did_you_mean, listing
@@ -48,12 +49,22 @@ class Parts:
     ignored: list[Path]
 
 
-def read_table(path: Path, *, format: str = "auto", header: bool | None = None, quoting: bool | None = None) -> Table:
+def read_table(
+    path: Path,
+    *,
+    format: str = "auto",
+    encoding: str = "auto",
+    delimiter: str = "auto",
+    header: bool | None = None,
+    quoting: bool | None = None,
+) -> Table:
     """Read one file (plain, gzip or xz), or one folder of label folders with a text in each ``.txt`` file.
 
     Args:
         path: the file or folder.
         format: one of ``FORMATS``; ``"auto"`` tells by the name's ending, and by the content where that says nothing.
+        encoding: name of a text encoding that Python knows; ``"auto"`` is UTF-8, or UTF-16 with a byte order mark.
+        delimiter: csv and tsv only: one of ``DELIMITERS``; ``"auto"`` tells by the first line and the evenness.
         header: csv and tsv only: whether the first row names the columns; None tells by its look.
         quoting: csv and tsv only: whether ``"`` encloses fields; None tells by which way more rows fit.
 
@@ -61,21 +72,27 @@ def read_table(path: Path, *, format: str = "auto", header: bool | None = None, 
         A table with at least one row.
 
     Raises:
-        UserError: when nothing can be read: missing, unreadable, empty, binary, damaged, or without one good row.
+        UserError: when nothing can be read: missing, unreadable, empty, binary, damaged, or without one good row; or
+            for an unknown format, encoding or delimiter.
     """
     path = Path(path)
     if format not in ("auto", *FORMATS):
         raise UserError(f"unknown format {format!r}", expected=listing(FORMATS), hint=did_you_mean(format, FORMATS))
+    if delimiter not in ("auto", *DELIMITERS):
+        expected = f"auto, {listing(DELIMITERS)}"
+        raise UserError(f"unknown delimiter {delimiter!r}", expected=expected, hint=did_you_mean(delimiter, DELIMITERS))
     _check_there(path)
     if path.is_dir():
-        return _checked(read_folders(path))
-    source = Source(path)
-    chosen = _tell_format(source) if format == "auto" else format
+        return _checked(read_folders(path, encoding))
+    source = Source(path, encoding)
+    chosen = _tell_format(source, guess=delimiter == "auto") if format == "auto" else format
     if chosen != "parquet":
         source.check_text()
     if chosen in _READERS:
-        return _checked(_READERS[chosen](source))
-    return _checked(read_delimited(source, chosen, told=format != "auto", header=header, quoting=quoting))
+        return _checked(_READERS[chosen](source), source)
+    told = format != "auto"
+    table = read_delimited(source, chosen, told=told, delimiter=delimiter, header=header, quoting=quoting)
+    return _checked(table, source)
 
 
 def find_parts(data: str | Path) -> Parts:
@@ -117,8 +134,13 @@ def _check_there(path: Path) -> None:
             return
         if path.exists():
             raise UserError(f"{path} is neither a file nor a folder", expected="a data file")
-        near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = [entry.name for entry in path.parent.iterdir() if _alike(entry, path)] if path.parent.is_dir() else []
     raise UserError(f"no such file: {path}", expected="a data file or folder", hint=did_you_mean(path.name, near))
+
+
+def _alike(entry: Path, path: Path) -> bool:
+    """Whether the names are close without their endings, which make any two files look alike."""
+    return SequenceMatcher(None, _stem_and_suffix(entry)[0], _stem_and_suffix(path)[0]).ratio() >= 0.7
 
 
 def _part_of(entry: Path) -> str:
@@ -139,15 +161,15 @@ def _stem_and_suffix(path: Path) -> tuple[str, str]:
     return name.stem, name.suffix.lower()
 
 
-def _tell_format(source: Source) -> str:
+def _tell_format(source: Source, *, guess: bool) -> str:
     """The format by content where that is certain, then by the name's ending, then by a look at the first lines.
 
-    ``""`` stands for delimited text of which nothing more is known.
+    ``""`` stands for delimited text of which nothing more is known; without ``guess`` it is what no ending tells.
     """
     if source.stored_head.startswith(b"PAR1"):
         return "parquet"
     named = _SUFFIXES.get(_stem_and_suffix(source.path)[1], "")
-    if named:
+    if named or not guess:
         return named
     if re.match(r"\[\s*\{", source.head[:4096].decode(errors="replace").lstrip()):
         return "json"
@@ -157,18 +179,18 @@ def _tell_format(source: Source) -> str:
     return "label-first" if sample and all(map(begins_with_label, sample)) else ""
 
 
-def _checked(table: Table) -> Table:
-    """The table if it has rows and most of the file could be decoded."""
-    broken = [row.line for row in table.dropped if row.reason == NOT_UTF8]
-    if 2 * len(broken) > len(table.lines) + len(table.dropped):
-        raise encoding_error(table.path, broken[0])
+def _checked(table: Table, source: Source | None = None) -> Table:
+    """The table, of a source or of label folders, if it has rows and most of them could be decoded."""
+    broken = [row for row in table.dropped if row.reason in UNDECODABLE]
+    if source and 2 * len(broken) > len(table.lines) + len(table.dropped):
+        raise source.encoding_error()
     if not table.lines:
         reasons = Counter(row.reason for row in table.dropped).most_common(3)
         listed = "; ".join(f"{reason} ({count:,})" for reason, count in reasons)
         raise UserError(f"{table.path} has no row that can be read" + (f": {listed}" if listed else ""))
     if broken:
         table.said.append(
-            f"{len(broken):,} rows are not valid UTF-8, the first on line {broken[0]:,}; if the file has another "
-            "encoding, convert it: iconv -f ISO-8859-1 -t UTF-8 FILE > NEW"
+            f"{len(broken):,} rows are {broken[0].reason}, the first on line {broken[0].line:,}; if the file has "
+            "another encoding, name it (--encoding cp1252) or convert it (iconv -f ISO-8859-1 -t UTF-8 FILE > NEW)"
         )
     return table

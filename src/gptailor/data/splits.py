@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gptailor.config import ClassifierConfig
-from gptailor.data.classification import Example, drop_repeats, label_names
+from gptailor.data.classification import drop_repeats, label_names
+from gptailor.data.example import Example
 from gptailor.data.receipt import Receipt
 from gptailor.errors import UserError, listing
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gptailor.data.classification import Example
+from gptailor.data.example import Example
 from gptailor.evaluate.baselines import baseline_metrics, baseline_predictions
 from gptailor.evaluate.metrics import accuracy_with_interval, classification_metrics, fit_temperature, softmax
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from gptailor.config import ClassifierConfig, load_config, user_path, with_absolute_paths
 from gptailor.data.batching import Batch, by_length, collate, shuffled
 from gptailor.evaluate.classification import evaluate_classifier, unseen_texts, write_predictions
-from gptailor.evaluate.metrics import softmax
+from gptailor.evaluate.metrics import confusion_counts, macro_scores, softmax
 from gptailor.evaluate.report import write_model_card, write_report
 from gptailor.model.device import choose_device
 from gptailor.model.head import Classifier, count_parameters, freeze
@@ -90,11 +90,16 @@ class Feed:
 
     @torch.no_grad()
     def evaluate(self) -> tuple[dict[str, float], list[float]]:
-        """Loss and accuracy on the whole validation part, and their order: by accuracy, then by loss."""
-        logits = torch.from_numpy(self.outputs(range(self.n_train, len(self.ids))))
-        part = class_loss(logits, torch.tensor(self.labels[self.n_train :]))
+        """Figures of the whole validation part, and what is compared: macro F1, then loss.
+
+        Accuracy would choose the model that always says the commonest label where labels are uneven.
+        """
+        logits, labels = self.outputs(range(self.n_train, len(self.ids))), np.array(self.labels[self.n_train :])
+        part = class_loss(torch.from_numpy(logits), torch.from_numpy(labels))
         loss, accuracy = float(part.total) / part.count, int(part.correct) / part.count
-        return {"validation_loss": loss, "validation_accuracy": accuracy}, [accuracy, -loss]
+        f1 = macro_scores(confusion_counts(labels, logits.argmax(1), len(self.prepared.names)))["f1"] or 0.0
+        metrics = {"validation_loss": loss, "validation_accuracy": accuracy, "validation_macro_f1": f1}
+        return metrics, [f1, -loss]
 
     @torch.no_grad()
     def outputs(self, rows: range) -> np.ndarray:

@@ -11,8 +11,8 @@ from gptailor.evaluate.report import duration
 from gptailor.model.decoder import Decoder
 from gptailor.model.head import Classifier, count_parameters, freeze
 from gptailor.show import show_pieces, show_plan, show_receipt
+from gptailor.tasks.estimate import estimate_classifier
 from gptailor.tasks.prepare import Prepared, prepare
-from gptailor.train.estimate import estimate_classifier
 
 SHOWN = 5
 READ_AT = {"last": -1, "last-position": -1, "last+mean": -1, "first": 0}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,10 +29,14 @@ def predict_command(
     file: Path | None,
     out: Path | None,
     text: str | None,
+    how: Mapping[str, str],
     device: str,
     console: Console,
 ) -> None:
     """Labels texts and prints them, or writes them to ``out``; see ``gptailor predict --help``.
+
+    Args:
+        how: encoding and delimiter of ``file``, as for ``read_table``.
 
     Raises:
         UserError: when the folder or the file cannot be used, or ``out`` exists.
@@ -47,7 +51,7 @@ def predict_command(
         texts = list(texts) or _from_input()
         columns: dict[str, list[Any]] = {"text": list(texts)}
     else:
-        columns, texts = _from_file(file, text, model.settings.text_columns, console)
+        columns, texts = _from_file(file, how, text, model.settings.text_columns, console)
     probabilities = _label(model, texts, console)
     n_cut = model.count_cut([each for each in texts if each.strip()])
     if n_cut:
@@ -68,10 +72,10 @@ def predict_command(
 
 
 def _from_file(
-    file: Path, text: str | None, trained: Sequence[str] | None, console: Console
+    file: Path, how: Mapping[str, str], text: str | None, trained: Sequence[str] | None, console: Console
 ) -> tuple[dict[str, list[Any]], list[str]]:
     """The columns of a file as they are, and the text of each row."""
-    table = read_table(file)
+    table = read_table(file, encoding=how["encoding"], delimiter=how["delimiter"])
     pieces = zip(*(table.columns[name] for name in choose_text(table, text, trained)), strict=True)
     texts = [" ".join(str(part) for part in parts if part is not None) for parts in pieces]
     reasons: dict[str, list[int]] = {}

@@ -22,6 +22,7 @@ class RunLog:
 
     Args:
         folder: where ``history.jsonl`` is written.
+        unit: what an example is called.
         total_steps: optimizer steps of the whole run.
         resumed_at: lines of later steps are removed: they will be written again.
     """
@@ -34,11 +35,13 @@ class RunLog:
         console: Console,
         tensorboard: bool = False,
         resumed_at: int = 0,
+        unit: str = "texts",
     ) -> None:
         self.every = max(1, total_steps // LINES)
         self.file = folder / "history.jsonl"
         kept = [line for line in read_history(folder) if line["step"] <= resumed_at] if resumed_at else []
         self.file.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self.unit = unit
         self.board = _board(folder / "tensorboard") if tensorboard else None
         self.console = console
         self.bar = Progress(
@@ -76,7 +79,7 @@ class RunLog:
             speed = self.count / self.seconds
             loss, accuracy = self.total / self.weight, self.correct / self.count
             self.shown = _smoothed(self.shown, (loss, accuracy, speed))
-            numbers = "loss {:.3f}  accuracy {:.1%}  {:.0f} texts/s".format(*self.shown)
+            numbers = "loss {:.3f}  accuracy {:.1%}  {:,.0f} {}/s".format(*self.shown, self.unit)
             self.bar.update(self.task, completed=step, epoch=epoch, numbers=numbers)
             line = {"step": step, "epoch": epoch, "examples": examples, "loss": loss, "accuracy": accuracy, "lr": lr}
             self._write({"kind": "train", **line, "examples_per_second": round(speed, 1)})
@@ -85,7 +88,9 @@ class RunLog:
     def evaluation(self, metrics: dict[str, float], *, step: int, epoch: int, examples: int, best: bool) -> None:
         """The validation part was evaluated."""
         self._write({"kind": "evaluate", "step": step, "epoch": epoch, "examples": examples, **metrics})
-        numbers = ", ".join(f"{name.removeprefix('validation_')} {value:.4f}" for name, value in metrics.items())
+        numbers = ", ".join(
+            f"{name.removeprefix('validation_').replace('_', ' ')} {value:.4f}" for name, value in metrics.items()
+        )
         mark = "  [green]best so far[/]" if best else ""
         self.console.print(f"epoch {epoch:>3}  step {step:>6}  validation {numbers}{mark}", highlight=False)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
@@ -89,6 +90,24 @@ def save_classifier(folder: Path, saved: ClassifierFolder) -> None:
         saved.tokenizer,
         decoder.config.context_length,
     )
+
+
+def save_language_model(folder: Path, decoder: Decoder, tokenizer: Tokenizer, *, dtype: torch.dtype) -> None:
+    """Writes a base model as transformers' ``GPT2LMHeadModel`` reads it; the head is the token embedding again.
+
+    Args:
+        dtype: of the weights in the file, float32 or bfloat16.
+    """
+    end = tokenizer.end_of_text
+    config = config_values(decoder.config) | {
+        "architectures": ["GPT2LMHeadModel"],
+        "torch_dtype": str(dtype).removeprefix("torch."),
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "gptailor": {"task": "base"},
+    }
+    tensors = {name: tensor.to(dtype) for name, tensor in decoder_tensors(decoder).items()}
+    _write_whole(folder, config, tensors, tokenizer, decoder.config.context_length)
 
 
 def _write_whole(

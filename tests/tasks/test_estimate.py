@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gptailor.model.config import ModelConfig
-from gptailor.train import estimate
-from gptailor.train.estimate import START, estimate_classifier, matrix_speed
+from gptailor.tasks import estimate
+from gptailor.tasks.estimate import START, estimate_classifier, matrix_speed
 
 SHAPE = ModelConfig(n_layer=3, n_head=2, n_embd=10, vocab_size=100, context_length=50)
 USUAL: dict[str, Any] = {

@@ -1,0 +1,336 @@
+"""Pretraining: text files -> tokens on disk -> next-token loop -> a base model folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from gptailor.config import BaseConfig, user_path, with_absolute_paths
+from gptailor.data.documents import DocumentReceipt, identity, read_documents
+from gptailor.data.rows import Schedule, TokenBatch, collate_rows, held_out_batches
+from gptailor.data.store import Store, build_store
+from gptailor.errors import UserError, listing
+from gptailor.evaluate.card import write_base_card
+from gptailor.model.decoder import Decoder, document_mask
+from gptailor.model.device import choose_device
+from gptailor.model.generate import generate
+from gptailor.model.head import count_parameters
+from gptailor.model.precision import compute_in
+from gptailor.show import visible
+from gptailor.tasks.run import RunFolder
+from gptailor.tokenizer import Tokenizer
+from gptailor.train.log import RunLog, check_board
+from gptailor.train.loop import LoopSettings, StopRequest, train
+from gptailor.train.losses import Loss, next_token_loss
+from gptailor.train.optim import adamw
+from gptailor.train.state import LAST, Progress, load_best, load_state
+from gptailor.weights.base import Base, open_base
+from gptailor.weights.folder import save_language_model
+
+USUAL_RATE = {True: 1e-4, False: 1e-3}  # of a pretrained base, of random weights
+TOKENIZER_CHARACTERS = 20_000_000  # of each file, that a new tokenizer is trained on
+EVALUATIONS = 20  # in a run, when --evaluate-every is left open
+SAMPLE_TOKENS = 40
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file and how often it is sampled, relative to its size."""
+
+    path: Path
+    weight: float
+
+
+def parse_sources(data: list[str]) -> list[Source]:
+    """``"FILE"`` has weight 1, ``"FILE@2"`` weight 2. Raises ``UserError`` listing all that cannot be meant."""
+    sources, problems = [], []
+    for name in data:
+        path, _, weight = name.rpartition("@") if "@" in name and not Path(name).exists() else (name, "", "1")
+        try:
+            sources.append(Source(user_path(path), float(weight)))
+        except ValueError:
+            problems.append(UserError(f"{name}: {weight!r} is no number", expected="FILE or FILE@WEIGHT"))
+            continue
+        if not sources[-1].path.is_file():
+            problems.append(UserError(f"there is no file {path}"))
+        if not 0 < sources[-1].weight < math.inf:
+            problems.append(UserError(f"{name}: the weight is {weight}", expected="a positive number"))
+    if problems:
+        raise UserError.joined(problems)
+    return sources
+
+
+@dataclass
+class Corpus:
+    """Token rows of all files, and the model that learns them."""
+
+    config: BaseConfig
+    decoder: Decoder
+    stores: list[Store]
+    schedule: Schedule
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self.tokens = [store.tokens("train") for store in self.stores]
+        self.end_of_text = self.stores[0].end_of_text
+        self.context_length = self.decoder.config.context_length
+
+    def loss(self, number: int) -> Loss:
+        """The summed loss of a training batch."""
+        rows = self.schedule.rows(number)
+        return self._loss(collate_rows(self.tokens, rows, self.context_length, self.end_of_text))
+
+    def _loss(self, batch: TokenBatch) -> Loss:
+        batch = batch.to(self.device)
+        with compute_in(self.config.precision, self.device):
+            hidden = self.decoder(batch.input_ids, batch.positions, document_mask(batch.documents))
+            return next_token_loss(hidden, self.decoder.token_embedding.weight, batch.labels)
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[dict[str, float], list[float]]:
+        """Loss in nats per token, perplexity and bits per byte over all held-out documents."""
+        total, targets, n_bytes = 0.0, 0, 0
+        for store in self.stores:
+            batches, count = held_out_batches(store, self.context_length, 8 * self.context_length)
+            total += sum(float(self._loss(batch).total) for batch in batches)
+            targets, n_bytes = targets + count, n_bytes + store.held_out.bytes
+        loss = total / targets
+        metrics = {"perplexity": math.exp(loss), "bits_per_byte": total / math.log(2) / n_bytes}
+        return {"validation_loss": loss, **metrics}, [-loss]
+
+
+def run_base(config: BaseConfig, *, resume: bool, console: Console, stop: StopRequest) -> Path:
+    """Trains a base model and returns its folder.
+
+    Raises:
+        UserError: for files or options that cannot work; of the files' contents, what is unreadable is only reported.
+    """
+    if config.tensorboard:
+        check_board()
+    sources = parse_sources(config.data)
+    base = open_base(config.base, config.tokenizer)
+    usual = {"lr": config.lr or USUAL_RATE[base.pretrained]}
+    config = with_absolute_paths(config.model_copy(update=usual))
+    run = RunFolder(user_path(config.out or "runs/base"), resume=resume)
+    files = [{"path": str(source.path.resolve()), "sha256": identity([source.path])[1]} for source in sources]
+    run.claim(config, {"files": files})
+    if run.finished:
+        console.print("this run is finished already: nothing to resume")
+        return run.path
+    with run.timed("data"):
+        tokenizer = base.tokenizer or _tokenizer(config, sources, run.checkpoints / "tokenizer", console)
+        stores = [_store(config, source, tokenizer, run.checkpoints, console) for source in sources]
+    corpus = _corpus(config, base, tokenizer, stores, [source.weight for source in sources])
+    run.write_json("receipt.json", {"files": files, "sources": [store.receipt for store in stores]})
+    _show(console, corpus, sources)
+    progress = _train(corpus, tokenizer, run, console, stop)
+    run.timings["train"] = progress.seconds
+    if progress.best_step or not stop.requested:
+        load_best(run.checkpoints, corpus.decoder)
+    metrics = _finish(corpus, tokenizer, run, progress, finished=not stop.requested)
+    total, trained = count_parameters(corpus.decoder)
+    run.write_manifest(
+        config, str(corpus.device), files, {"base": config.base, "parameters": total, "trainable": trained}
+    )
+    write_base_card(run.path)
+    if metrics["finished"] and not config.keep_checkpoints:
+        run.remove_checkpoints()
+    return run.path
+
+
+def _tokenizer(config: BaseConfig, sources: list[Source], folder: Path, console: Console) -> Tokenizer:
+    """A new tokenizer from the beginning of each file, or the one that an interrupted run has left."""
+    if folder.exists():
+        return Tokenizer.load(folder)
+    with console.status("training a tokenizer"):
+        texts = chain.from_iterable(beginning(source.path, config.text) for source in sources)
+        tokenizer = Tokenizer.train(texts, config.vocab)
+    unfinished = folder.with_name("tokenizer.unfinished")
+    unfinished.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(unfinished, context_length=1)
+    unfinished.rename(folder)
+    return tokenizer
+
+
+def beginning(path: Path, key: str) -> Iterator[str]:
+    """The first texts of a file, up to ``TOKENIZER_CHARACTERS``."""
+    room = TOKENIZER_CHARACTERS
+    for document in read_documents(path, DocumentReceipt(), text=key):
+        yield document.text
+        room -= len(document.text)
+        if room <= 0:
+            return
+
+
+def _store(config: BaseConfig, source: Source, tokenizer: Tokenizer, folder: Path, console: Console) -> Store:
+    inputs, receipt = identity([source.path], text=config.text), DocumentReceipt()
+    documents = read_documents(source.path, receipt, text=config.text)
+    place = folder / "tokens" / inputs[1][:16]
+    place.parent.mkdir(exist_ok=True)
+    with console.status(f"encoding {visible(source.path.name)}"):
+        return build_store(place, documents, tokenizer, config.held_out, config.seed, inputs=inputs, receipt=receipt)
+
+
+def _corpus(config: BaseConfig, base: Base, tokenizer: Tokenizer, stores: list[Store], weights: list[float]) -> Corpus:
+    if not any(store.held_out.tokens > store.held_out.documents for store in stores):
+        documents = sum(store.train.documents for store in stores)
+        found = f"none of the {documents} documents is held out to measure on"
+        raise UserError(
+            found, hint="a larger --held-out; a plain text file is one document, jsonl has one on each line"
+        )
+    device = choose_device(config.device)
+    torch.manual_seed(config.seed)
+    decoder = base.load(tokenizer).to(device)
+    context = decoder.config.context_length
+    per_step = config.batch_size * config.accumulate
+    n_batches = config.accumulate * max(1, -(-config.tokens // (per_step * context)))
+    counts = [store.train.tokens for store in stores]
+    schedule = Schedule(counts, weights, context, config.batch_size, n_batches, config.seed)
+    return Corpus(config, decoder, stores, schedule, device)
+
+
+def _show(console: Console, corpus: Corpus, sources: list[Source]) -> None:
+    """The receipt of the documents, and how often each file is gone through."""
+    table = Table("file", box=None, pad_edge=False, header_style="dim")
+    for column in ("documents", "tokens", "held out", "left out", "passes"):
+        table.add_column(column, justify="right")
+    for source, store, passes in zip(sources, corpus.stores, corpus.schedule.passes, strict=True):
+        dropped = sum(entry["count"] for entry in store.receipt["files"][0]["dropped"])
+        numbers = (store.train.documents, store.train.tokens, store.held_out.documents, dropped)
+        table.add_row(visible(source.path.name), *(f"{number:,}" for number in numbers), f"{passes:.2f}")
+    console.print(table)
+    for store in corpus.stores:
+        for entry in store.receipt["files"][0]["dropped"]:
+            told = f"{entry['count']:,} × {entry['reason']} ({listing(entry['lines'], 5)})"
+            console.print(f"[yellow]left out:[/] {visible(told)}", highlight=False)
+    total, _ = count_parameters(corpus.decoder)
+    config, steps = corpus.config, len(corpus.schedule) // corpus.config.accumulate
+    tokens = len(corpus.schedule) * config.batch_size * corpus.context_length
+    told = f"{total:,} parameters, {steps:,} steps, {tokens:,} tokens, on {corpus.device}, rate {config.lr:g}"
+    console.print(f"[bold]{visible(config.base)}[/]: {told}", highlight=False)
+
+
+def _train(corpus: Corpus, tokenizer: Tokenizer, run: RunFolder, console: Console, stop: StopRequest) -> Progress:
+    config = corpus.config
+    assert config.lr
+    optimizer = adamw(corpus.decoder, config.lr, config.weight_decay)
+    saved = (run.checkpoints / LAST).exists()
+    progress = load_state(run.checkpoints, corpus.decoder, optimizer) if saved else Progress()
+    steps = len(corpus.schedule) // config.accumulate
+    settings = LoopSettings(
+        epochs=1,
+        steps_per_epoch=steps,
+        accumulate=config.accumulate,
+        lr=config.lr,
+        warmup=config.warmup,
+        schedule=config.schedule,
+        clip=config.clip,
+        evaluate_every=config.evaluate_every or max(1, steps // EVALUATIONS),
+        patience=None,
+    )
+
+    def evaluate() -> tuple[dict[str, float], list[float]]:
+        metrics, score = corpus.evaluate()
+        ids = tokenizer.encode(config.sample)
+        told = config.sample + tokenizer.decode(generate(corpus.decoder, ids, max_new_tokens=SAMPLE_TOKENS))
+        console.print(visible(" ".join(told.split())), style="dim", highlight=False)
+        return metrics, score
+
+    with RunLog(
+        run.path, steps, console=console, tensorboard=config.tensorboard, resumed_at=progress.step, unit="tokens"
+    ) as log:
+        return train(
+            corpus.decoder,
+            optimizer,
+            settings,
+            batches=lambda epoch: range(len(corpus.schedule)),
+            loss=corpus.loss,
+            evaluate=evaluate,
+            folder=run.checkpoints,
+            log=log,
+            progress=progress,
+            stop=stop,
+        )
+
+
+def _finish(
+    corpus: Corpus, tokenizer: Tokenizer, run: RunFolder, progress: Progress, *, finished: bool
+) -> dict[str, Any]:
+    """Measures the weights that are kept and writes the folder."""
+    with run.timed("evaluate"):
+        measured, _ = corpus.evaluate()
+    dtype = torch.bfloat16 if corpus.config.save_in == "bf16" else torch.float32
+    save_language_model(run.path, corpus.decoder, tokenizer, dtype=dtype)
+    seen = progress.step * corpus.config.accumulate * corpus.config.batch_size * corpus.context_length
+    held_out = {
+        "documents": sum(store.held_out.documents for store in corpus.stores),
+        "tokens": sum(store.held_out.tokens for store in corpus.stores),
+        "bytes": sum(store.held_out.bytes for store in corpus.stores),
+    }
+    best = progress.best or {"epoch": 1, "step": progress.step}
+    kept = {"which": "best", "epoch": 1, "step": int(best["step"])}
+    metrics = {
+        "task": "base",
+        "finished": finished,
+        "kept": kept,
+        **measured,
+        "held_out": held_out,
+        "tokens_seen": seen,
+    }
+    run.write_json("metrics.json", metrics)
+    return metrics
+
+
+def tokenizer_command(files: list[Path], out: Path, vocab: int, key: str, console: Console) -> None:
+    """Trains a tokenizer on the beginning of each file and writes it to a new folder.
+
+    Raises:
+        UserError: when a file cannot be read, or the folder holds something.
+    """
+    RunFolder(out, resume=False)  # refuses a folder that is in use
+    sources = parse_sources([str(file) for file in files])
+    with console.status("training a tokenizer"):
+        trained = Tokenizer.train(chain.from_iterable(beginning(source.path, key) for source in sources), vocab)
+    out.mkdir(parents=True, exist_ok=True)
+    trained.save(out, context_length=1024)
+    console.print(f"{trained.vocab_size:,} tokens -> {visible(str(out))}", highlight=False)
+
+
+def generate_command(
+    name: str,
+    prompt: str,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int,
+    device: str,
+) -> str:
+    """The prompt and its continuation; see ``gptailor generate --help``."""
+    base = open_base(name)
+    if base.tokenizer is None:
+        raise UserError(f"{name} has nothing to say: its weights are random", expected="a trained language model")
+    ids = base.tokenizer.encode(prompt)
+    if not ids:
+        raise UserError("the prompt is empty", expected="a text to continue")
+    decoder = base.load(base.tokenizer).to(choose_device(device))
+    generator = torch.Generator(decoder.token_embedding.weight.device).manual_seed(seed)
+    new = generate(
+        decoder,
+        ids,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        end_of_text=base.tokenizer.end_of_text,
+        generator=generator,
+    )
+    return prompt + base.tokenizer.decode(new)

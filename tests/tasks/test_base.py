@@ -1,0 +1,144 @@
+"""Pretraining end to end on a few hundred made-up documents."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from gptailor.config import BaseConfig, load_config
+from gptailor.errors import UserError
+from gptailor.tasks.base import generate_command, parse_sources, run_base, tokenizer_command
+from gptailor.tokenizer import Tokenizer
+from gptailor.train.loop import StopRequest
+from tests.tiny import BAD, GOOD, sentence
+
+TINY = {
+    "base": "random:n_layer=2,n_head=2,n_embd=16,context_length=32",
+    "vocab": 320,
+    "tokens": 32 * 8 * 12,
+    "batch_size": 8,
+    "held_out": 0.1,
+    "lr": 0.01,
+    "evaluate_every": 4,
+    "precision": "fp32",
+}
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 documents of one to three sentences, and a line that is none."""
+    rng = random.Random(3)
+    file = tmp_path_factory.mktemp("texts") / "texts.jsonl"
+    lines = [
+        json.dumps({"text": ". ".join(sentence(GOOD + BAD, rng) for _ in range(rng.randint(1, 3)))}) for _ in range(300)
+    ]
+    file.write_text("\n".join([*lines[:100], '{"text": broken', *lines[100:]]) + "\n", encoding="utf-8")
+    return file
+
+
+def pretrain(data: Path, out: Path, *, stop: StopRequest | None = None, resume: bool = False, **options: Any) -> Path:
+    config = load_config(BaseConfig, None, {"data": [str(data)], "out": str(out), **TINY, **options})
+    return run_base(config, resume=resume, console=Console(quiet=True), stop=stop or StopRequest())
+
+
+@pytest.fixture(scope="module")
+def pretrained(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pretrain(texts, tmp_path_factory.mktemp("base") / "run")
+
+
+def test_it_learns_and_says_how_well(pretrained: Path) -> None:
+    metrics = json.loads((pretrained / "metrics.json").read_text())
+    history = [json.loads(line) for line in (pretrained / "history.jsonl").read_text().splitlines()]
+    losses = [line["validation_loss"] for line in history if line["kind"] == "evaluate"]
+    assert losses[0] == pytest.approx(math.log(320), abs=0.2), "random weights know nothing"
+    assert metrics["validation_loss"] == pytest.approx(min(losses), abs=1e-5) and min(losses) < losses[0] - 1
+    assert metrics["perplexity"] == pytest.approx(math.exp(metrics["validation_loss"]))
+    held_out = metrics["held_out"]
+    targets = held_out["tokens"] - held_out["documents"]
+    bits = metrics["validation_loss"] * targets / math.log(2) / held_out["bytes"]
+    assert metrics["bits_per_byte"] == pytest.approx(bits)
+    assert metrics["tokens_seen"] == TINY["tokens"]
+    dropped = json.loads((pretrained / "receipt.json").read_text())["sources"][0]["files"][0]["dropped"]
+    assert [entry["count"] for entry in dropped] == [1] and dropped[0]["lines"][0].endswith("texts.jsonl:101")
+    assert "perplexity" in (pretrained / "README.md").read_text()
+
+
+def test_transformers_reads_it_with_the_same_loss(pretrained: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(pretrained), AutoTokenizer.from_pretrained(pretrained)
+    ids = tokenizer("the soup number 7 was lovely and warm", return_tensors="pt")["input_ids"]
+    greedy = model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.size(1) :].tolist()
+    ours = generate_command(str(pretrained), "the soup number 7 was lovely and warm", 8, 0.0, None, None, 1, "cpu")
+    assert ours == "the soup number 7 was lovely and warm" + tokenizer.decode(greedy).removesuffix("<|endoftext|>")
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_stopped_run_resumes_to_the_same_weights(texts: Path, pretrained: Path, tmp_path: Path, steps: int) -> None:
+    class After(StopRequest):
+        asked = 0
+
+        @property
+        def requested(self) -> bool:  # type: ignore[override]
+            self.asked += 1
+            return self.asked >= steps
+
+        @requested.setter
+        def requested(self, value: bool) -> None:
+            pass
+
+    folder = pretrain(texts, tmp_path / "run", stop=After())
+    assert json.loads((folder / "metrics.json").read_text())["finished"] is False
+    pretrain(texts, folder, resume=True)
+    first, second = load_file(pretrained / "model.safetensors"), load_file(folder / "model.safetensors")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_base_is_kept_in_bf16_and_trained_further(texts: Path, pretrained: Path, tmp_path: Path) -> None:
+    folder = pretrain(texts, tmp_path / "run", base=str(pretrained), tokens=256, save_in="bf16")
+    assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.bfloat16}
+    before, after = (json.loads((place / "metrics.json").read_text()) for place in (pretrained, folder))
+    assert after["validation_loss"] < before["validation_loss"] + 0.1, "it goes on from where the base was"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (["absent.jsonl"], "there is no file absent.jsonl"),
+        (["{texts}@often"], "'often' is no number"),
+        (["{texts}@0", "absent"], "2 problems"),
+    ],
+)
+def test_sources_that_cannot_be_meant(texts: Path, data: list[str], expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        parse_sources([name.format(texts=texts) for name in data])
+
+
+def test_sources_have_weights(texts: Path) -> None:
+    assert [source.weight for source in parse_sources([str(texts), f"{texts}@2.5"])] == [1.0, 2.5]
+
+
+def test_a_tokenizer_of_its_own(texts: Path, tmp_path: Path) -> None:
+    tokenizer_command([texts], tmp_path / "tokens", 300, "text", Console(quiet=True))
+    assert Tokenizer.load(tmp_path / "tokens").vocab_size == 300
+    with pytest.raises(UserError, match="already holds"):
+        tokenizer_command([texts], tmp_path / "tokens", 300, "text", Console(quiet=True))
+
+
+def test_nothing_held_out_is_told(tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("just one text, and nothing to measure on\n" * 50, encoding="utf-8")
+    with pytest.raises(UserError, match="is held out"):
+        pretrain(tmp_path / "one.txt", tmp_path / "run")
+
+
+def test_random_weights_have_nothing_to_say() -> None:
+    with pytest.raises(UserError, match="nothing to say"):
+        generate_command("random:tiny", "Hello", 5, 0.0, None, None, 1, "cpu")
