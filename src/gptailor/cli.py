@@ -156,7 +156,7 @@ def train_tokenizer(
     text: Annotated[str, typer.Option(help="key of a jsonl line that holds the text")] = "text",
 ) -> None:
     """Train a byte-level BPE tokenizer, for --tokenizer."""
-    from gptailor.tasks.base import tokenizer_command
+    from gptailor.tasks.tokenizer import tokenizer_command
 
     tokenizer_command(files, out, vocab, text, console)
 
@@ -175,7 +175,7 @@ def generate(
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="where to compute")] = "auto",
 ) -> None:
     """Continue a text with a language model."""
-    from gptailor.tasks.base import generate_command
+    from gptailor.tasks.generate import generate_command
 
     print(generate_command(folder, prompt, max_new_tokens, temperature, top_k, top_p, seed, device))
 

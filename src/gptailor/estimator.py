@@ -19,7 +19,8 @@ from gptailor.data.splits import stratified, undersample
 from gptailor.errors import UserError, listing
 from gptailor.evaluate.metrics import fit_temperature
 from gptailor.predict import TextClassifier
-from gptailor.tasks.classifier import build, fit_classifier
+from gptailor.tasks.classifier import fit_classifier
+from gptailor.tasks.feed import build
 from gptailor.tasks.prepare import encode_parts
 from gptailor.train.loop import StopRequest
 from gptailor.weights.base import open_base

@@ -15,7 +15,10 @@ from safetensors.torch import load_file
 
 from gptailor.config import BaseConfig, load_config
 from gptailor.errors import UserError
-from gptailor.tasks.base import generate_command, parse_sources, run_base, tokenizer_command
+from gptailor.tasks.base import run_base
+from gptailor.tasks.corpus import parse_sources
+from gptailor.tasks.generate import generate_command
+from gptailor.tasks.tokenizer import tokenizer_command
 from gptailor.tokenizer import Tokenizer
 from gptailor.train.loop import StopRequest
 from tests.tiny import BAD, GOOD, sentence

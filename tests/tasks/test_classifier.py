@@ -17,7 +17,9 @@ import gptailor
 from gptailor.config import ClassifierConfig, load_config
 from gptailor.data.batching import by_length
 from gptailor.errors import UserError
-from gptailor.tasks import classifier
+from gptailor.predict import TOKENS_PER_BATCH
+from gptailor.tasks import classifier, feed
+from gptailor.tasks.prepare import prepare
 from gptailor.train.loop import StopRequest
 from tests.tiny import TINY, run
 
@@ -86,7 +88,7 @@ def test_the_kept_trunk_changes_nothing(
 ) -> None:
     options = {"base": str(trained), "layers": layers, "epochs": 1}
     kept = load_file(run(moods, tmp_path / "kept", **options) / "model.safetensors")
-    monkeypatch.setattr(classifier, "keep_trunk", lambda *args: None)
+    monkeypatch.setattr(feed, "keep_trunk", lambda *args: None)
     anew = load_file(run(moods, tmp_path / "anew", **options) / "model.safetensors")
     for name in kept:
         torch.testing.assert_close(kept[name], anew[name], atol=1e-5, rtol=0)
@@ -207,10 +209,10 @@ def test_prediction_from_python(moods: Path, tmp_path: Path) -> None:
 def test_padding_counts_in_the_size_of_a_batch(trained: Path, moods: Path, tmp_path: Path) -> None:
     """Two-word texts padded to the whole context must not make batches of thousands of rows."""
     config = load_config(ClassifierConfig, None, {"data": str(moods), **TINY, "pad_to": "context", "vocab": 300})
-    feed = classifier.build(classifier.prepare(config))
-    batches = by_length(feed.widths, classifier.TOKENS_PER_BATCH)
-    assert max(len(rows) for rows in batches) * 32 <= classifier.TOKENS_PER_BATCH
-    assert set(feed.widths) == {32}
+    texts = feed.build(prepare(config))
+    batches = by_length(texts.widths, TOKENS_PER_BATCH)
+    assert max(len(rows) for rows in batches) * 32 <= TOKENS_PER_BATCH
+    assert set(texts.widths) == {32}
 
 
 def test_changed_data_is_not_resumed_on(moods: Path, tmp_path: Path) -> None:
@@ -256,13 +258,13 @@ def test_what_is_kept_is_said(moods: Path, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_the_run(moods: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = classifier.class_loss
+    real = feed.class_loss
 
     def broken(*args: Any) -> Any:
         loss = real(*args)
         return loss._replace(total=loss.total * float("nan")) if loss.total.requires_grad else loss
 
-    monkeypatch.setattr(classifier, "class_loss", broken)
+    monkeypatch.setattr(feed, "class_loss", broken)
     with pytest.raises(UserError, match=r"loss has become nan at step 1(.|\n)*smaller --lr"):
         run(moods, tmp_path / "run")
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,96 +12,27 @@ from rich.table import Table
 
 from gptailor.config import BaseConfig, user_path, with_absolute_paths
 from gptailor.data.documents import DocumentReceipt, identity, read_documents
-from gptailor.data.rows import Schedule, TokenBatch, collate_rows, held_out_batches
+from gptailor.data.rows import Schedule
 from gptailor.data.store import Store, build_store
 from gptailor.errors import UserError, listing
 from gptailor.evaluate.card import write_base_card
-from gptailor.model.decoder import Decoder, document_mask
 from gptailor.model.device import choose_device
 from gptailor.model.generate import generate
 from gptailor.model.head import count_parameters
-from gptailor.model.precision import compute_in
 from gptailor.show import visible
+from gptailor.tasks.corpus import Corpus, Source, beginning, parse_sources
 from gptailor.tasks.run import RunFolder
 from gptailor.tokenizer import Tokenizer
 from gptailor.train.log import RunLog, check_board
 from gptailor.train.loop import LoopSettings, StopRequest, train
-from gptailor.train.losses import Loss, next_token_loss
 from gptailor.train.optim import adamw
 from gptailor.train.state import LAST, Progress, load_best, load_state
 from gptailor.weights.base import Base, open_base
 from gptailor.weights.folder import save_language_model
 
 USUAL_RATE = {True: 1e-4, False: 1e-3}  # of a pretrained base, of random weights
-TOKENIZER_CHARACTERS = 20_000_000  # of each file, that a new tokenizer is trained on
 EVALUATIONS = 20  # in a run, when --evaluate-every is left open
 SAMPLE_TOKENS = 40
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file and how often it is sampled, relative to its size."""
-
-    path: Path
-    weight: float
-
-
-def parse_sources(data: list[str]) -> list[Source]:
-    """``"FILE"`` has weight 1, ``"FILE@2"`` weight 2. Raises ``UserError`` listing all that cannot be meant."""
-    sources, problems = [], []
-    for name in data:
-        path, _, weight = name.rpartition("@") if "@" in name and not Path(name).exists() else (name, "", "1")
-        try:
-            sources.append(Source(user_path(path), float(weight)))
-        except ValueError:
-            problems.append(UserError(f"{name}: {weight!r} is no number", expected="FILE or FILE@WEIGHT"))
-            continue
-        if not sources[-1].path.is_file():
-            problems.append(UserError(f"there is no file {path}"))
-        if not 0 < sources[-1].weight < math.inf:
-            problems.append(UserError(f"{name}: the weight is {weight}", expected="a positive number"))
-    if problems:
-        raise UserError.joined(problems)
-    return sources
-
-
-@dataclass
-class Corpus:
-    """Token rows of all files, and the model that learns them."""
-
-    config: BaseConfig
-    decoder: Decoder
-    stores: list[Store]
-    schedule: Schedule
-    device: torch.device
-
-    def __post_init__(self) -> None:
-        self.tokens = [store.tokens("train") for store in self.stores]
-        self.end_of_text = self.stores[0].end_of_text
-        self.context_length = self.decoder.config.context_length
-
-    def loss(self, number: int) -> Loss:
-        """The summed loss of a training batch."""
-        rows = self.schedule.rows(number)
-        return self._loss(collate_rows(self.tokens, rows, self.context_length, self.end_of_text))
-
-    def _loss(self, batch: TokenBatch) -> Loss:
-        batch = batch.to(self.device)
-        with compute_in(self.config.precision, self.device):
-            hidden = self.decoder(batch.input_ids, batch.positions, document_mask(batch.documents))
-            return next_token_loss(hidden, self.decoder.token_embedding.weight, batch.labels)
-
-    @torch.no_grad()
-    def evaluate(self) -> tuple[dict[str, float], list[float]]:
-        """Loss in nats per token, perplexity and bits per byte over all held-out documents."""
-        total, targets, n_bytes = 0.0, 0, 0
-        for store in self.stores:
-            batches, count = held_out_batches(store, self.context_length, 8 * self.context_length)
-            total += sum(float(self._loss(batch).total) for batch in batches)
-            targets, n_bytes = targets + count, n_bytes + store.held_out.bytes
-        loss = total / targets
-        metrics = {"perplexity": math.exp(loss), "bits_per_byte": total / math.log(2) / n_bytes}
-        return {"validation_loss": loss, **metrics}, [-loss]
 
 
 def run_base(config: BaseConfig, *, resume: bool, console: Console, stop: StopRequest) -> Path:
@@ -158,16 +86,6 @@ def _tokenizer(config: BaseConfig, sources: list[Source], folder: Path, console:
     tokenizer.save(unfinished, context_length=1)
     unfinished.rename(folder)
     return tokenizer
-
-
-def beginning(path: Path, key: str) -> Iterator[str]:
-    """The first texts of a file, up to ``TOKENIZER_CHARACTERS``."""
-    room = TOKENIZER_CHARACTERS
-    for document in read_documents(path, DocumentReceipt(), text=key):
-        yield document.text
-        room -= len(document.text)
-        if room <= 0:
-            return
 
 
 def _store(config: BaseConfig, source: Source, tokenizer: Tokenizer, folder: Path, console: Console) -> Store:
@@ -287,50 +205,3 @@ def _finish(
     }
     run.write_json("metrics.json", metrics)
     return metrics
-
-
-def tokenizer_command(files: list[Path], out: Path, vocab: int, key: str, console: Console) -> None:
-    """Trains a tokenizer on the beginning of each file and writes it to a new folder.
-
-    Raises:
-        UserError: when a file cannot be read, or the folder holds something.
-    """
-    RunFolder(out, resume=False)  # refuses a folder that is in use
-    sources = parse_sources([str(file) for file in files])
-    with console.status("training a tokenizer"):
-        trained = Tokenizer.train(chain.from_iterable(beginning(source.path, key) for source in sources), vocab)
-    out.mkdir(parents=True, exist_ok=True)
-    trained.save(out, context_length=1024)
-    console.print(f"{trained.vocab_size:,} tokens -> {visible(str(out))}", highlight=False)
-
-
-def generate_command(
-    name: str,
-    prompt: str,
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    seed: int,
-    device: str,
-) -> str:
-    """The prompt and its continuation; see ``gptailor generate --help``."""
-    base = open_base(name)
-    if base.tokenizer is None:
-        raise UserError(f"{name} has nothing to say: its weights are random", expected="a trained language model")
-    ids = base.tokenizer.encode(prompt)
-    if not ids:
-        raise UserError("the prompt is empty", expected="a text to continue")
-    decoder = base.load(base.tokenizer).to(choose_device(device))
-    generator = torch.Generator(decoder.token_embedding.weight.device).manual_seed(seed)
-    new = generate(
-        decoder,
-        ids,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        end_of_text=base.tokenizer.end_of_text,
-        generator=generator,
-    )
-    return prompt + base.tokenizer.decode(new)

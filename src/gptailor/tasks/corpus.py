@@ -1,0 +1,97 @@
+"""The text that a base model learns from: files with weights, and their tokens as batches for a decoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gptailor.config import BaseConfig, user_path
+from gptailor.data.documents import DocumentReceipt, read_documents
+from gptailor.data.rows import Schedule, TokenBatch, collate_rows, held_out_batches
+from gptailor.data.store import Store
+from gptailor.errors import UserError
+from gptailor.model.decoder import Decoder, document_mask
+from gptailor.model.precision import compute_in
+from gptailor.train.losses import Loss, next_token_loss
+
+TOKENIZER_CHARACTERS = 20_000_000  # of each file, that a new tokenizer is trained on
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file and how often it is sampled, relative to its size."""
+
+    path: Path
+    weight: float
+
+
+def parse_sources(data: list[str]) -> list[Source]:
+    """``"FILE"`` has weight 1, ``"FILE@2"`` weight 2. Raises ``UserError`` listing all that cannot be meant."""
+    sources, problems = [], []
+    for name in data:
+        path, _, weight = name.rpartition("@") if "@" in name and not Path(name).exists() else (name, "", "1")
+        try:
+            sources.append(Source(user_path(path), float(weight)))
+        except ValueError:
+            problems.append(UserError(f"{name}: {weight!r} is no number", expected="FILE or FILE@WEIGHT"))
+            continue
+        if not sources[-1].path.is_file():
+            problems.append(UserError(f"there is no file {path}"))
+        if not 0 < sources[-1].weight < math.inf:
+            problems.append(UserError(f"{name}: the weight is {weight}", expected="a positive number"))
+    if problems:
+        raise UserError.joined(problems)
+    return sources
+
+
+@dataclass
+class Corpus:
+    """Token rows of all files, and the model that learns them."""
+
+    config: BaseConfig
+    decoder: Decoder
+    stores: list[Store]
+    schedule: Schedule
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self.tokens = [store.tokens("train") for store in self.stores]
+        self.end_of_text = self.stores[0].end_of_text
+        self.context_length = self.decoder.config.context_length
+
+    def loss(self, number: int) -> Loss:
+        """The summed loss of a training batch."""
+        rows = self.schedule.rows(number)
+        return self._loss(collate_rows(self.tokens, rows, self.context_length, self.end_of_text))
+
+    def _loss(self, batch: TokenBatch) -> Loss:
+        batch = batch.to(self.device)
+        with compute_in(self.config.precision, self.device):
+            hidden = self.decoder(batch.input_ids, batch.positions, document_mask(batch.documents))
+            return next_token_loss(hidden, self.decoder.token_embedding.weight, batch.labels)
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[dict[str, float], list[float]]:
+        """Loss in nats per token, perplexity and bits per byte over all held-out documents."""
+        total, targets, n_bytes = 0.0, 0, 0
+        for store in self.stores:
+            batches, count = held_out_batches(store, self.context_length, 8 * self.context_length)
+            total += sum(float(self._loss(batch).total) for batch in batches)
+            targets, n_bytes = targets + count, n_bytes + store.held_out.bytes
+        loss = total / targets
+        metrics = {"perplexity": math.exp(loss), "bits_per_byte": total / math.log(2) / n_bytes}
+        return {"validation_loss": loss, **metrics}, [-loss]
+
+
+def beginning(path: Path, key: str) -> Iterator[str]:
+    """The first texts of a file, up to ``TOKENIZER_CHARACTERS``."""
+    room = TOKENIZER_CHARACTERS
+    for document in read_documents(path, DocumentReceipt(), text=key):
+        yield document.text
+        room -= len(document.text)
+        if room <= 0:
+            return
