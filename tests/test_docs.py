@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from gptailor.config import ClassifierConfig
+from gptailor.config import BaseConfig, ClassifierConfig
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OTHER_OPTIONS = {"--help", "--config", "--resume", "--file", "--out"}
-KNOWN = {"--" + name.replace("_", "-") for name in ClassifierConfig.model_fields} | {"--no-causal"} | OTHER_OPTIONS
+FIELDS = {*ClassifierConfig.model_fields, *BaseConfig.model_fields}
+KNOWN = {"--" + name.replace("_", "-") for name in FIELDS} | {"--no-causal"} | OTHER_OPTIONS
 
 
 def blocks(document: Path, language: str) -> list[str]:
@@ -32,10 +33,11 @@ def test_every_link_leads_somewhere(document: Path) -> None:
     assert targets == [] or all((document.parent / target).exists() for target in targets)
 
 
-def test_every_command_of_the_guide_is_a_command() -> None:
-    lines = [line for block in blocks(ROOT / "docs" / "classification.md", "") for line in block.splitlines()]
+@pytest.mark.parametrize("name", ["classification.md", "pretraining.md"])
+def test_every_command_of_a_guide_is_a_command(name: str) -> None:
+    lines = [line for block in blocks(ROOT / "docs" / name, "") for line in block.splitlines()]
     verbs = [shlex.split(line, comments=True)[1] for line in lines if line.startswith("gptailor ")]
-    assert verbs and set(verbs) <= {"inspect", "train", "predict"}
+    assert verbs and set(verbs) <= {"inspect", "train", "predict", "generate", "tokenizer"}
 
 
 def test_the_python_of_the_guide_runs(

@@ -89,9 +89,9 @@ class RunLog:
         """The validation part was evaluated."""
         self._write({"kind": "evaluate", "step": step, "epoch": epoch, "examples": examples, **metrics})
         numbers = ", ".join(
-            f"{name.removeprefix('validation_').replace('_', ' ')} {value:.4f}" for name, value in metrics.items()
+            f"{name.removeprefix('validation_').replace('_', ' ')} {value:.3f}" for name, value in metrics.items()
         )
-        mark = "  [green]best so far[/]" if best else ""
+        mark = "  [green]best[/]" if best else ""
         self.console.print(f"epoch {epoch:>3}  step {step:>6}  validation {numbers}{mark}", highlight=False)
 
     def _begin(self) -> None:
