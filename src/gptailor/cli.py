@@ -105,7 +105,7 @@ def train_classifier(*, config: ConfigFile = None, resume: Resume = False, given
     Example: gptailor train classifier messages.csv --text message --label topic --out runs/topics
     """
     options = load_config(ClassifierConfig, _resumed(config, resume, given), given)
-    from gptailor.evaluate.report import verdict
+    from gptailor.evaluate.verdict import verdict
     from gptailor.show import show_results, show_resume
     from gptailor.tasks.classifier import run_classifier
     from gptailor.tasks.run import RunFolder

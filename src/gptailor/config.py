@@ -234,9 +234,9 @@ def dump_config(config: RunConfig) -> str:
 
 
 def _yaml_line(name: str, value: Any) -> str:
-    # PyYAML writes the line ends that are not ASCII as they are, and reads them as spaces: they have to be escaped.
-    readable = not set("\x85\u2028\u2029") & set(str(value))
-    return yaml.safe_dump({name: value}, allow_unicode=readable, width=10_000).strip()
+    # PyYAML writes line ends and spaces that are not ASCII as they are, and may read them as others: they are escaped.
+    readable = not any(character.isspace() and character != " " for character in str(value))
+    return yaml.safe_dump({name: value}, allow_unicode=readable, width=10_000).rstrip("\n")
 
 
 def grouped_options(kind: type[RunConfig]) -> dict[str, list[str]]:

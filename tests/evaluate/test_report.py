@@ -15,27 +15,8 @@ import yaml
 
 from gptailor.errors import UserError
 from gptailor.evaluate import charts
-from gptailor.evaluate.report import (
-    Dots,
-    amount,
-    compact_places,
-    duration,
-    hub_name,
-    interval,
-    lead,
-    markdown_cell,
-    number,
-    p_value,
-    page_parts,
-    percent,
-    plural,
-    read_run,
-    shorten,
-    uneven,
-    verdict,
-    write_model_card,
-    write_report,
-)
+from gptailor.evaluate.format import interval, markdown_cell
+from gptailor.evaluate.report import Dots, _epoch_size, hub_name, page_parts, read_run, write_model_card, write_report
 
 MakeFolder = Callable[..., Path]
 MANY = tuple(f"<i>class</i>_{index}" for index in range(77))
@@ -137,78 +118,6 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
 
 
 # --- The headline ---
-
-
-def figures(correct: int, n: int = 200, supports: tuple[int, ...] = (100, 100)) -> dict[str, Any]:
-    from gptailor.evaluate.metrics import accuracy_with_interval
-
-    classes = [{"label": "ab"[index], "support": support} for index, support in enumerate(supports)]
-    return {**accuracy_with_interval(correct, n), "macro": {"f1": 0.8}, "per_class": classes}
-
-
-def baselines(correct: int, n: int = 200, **paired: Any) -> dict[str, Any]:
-    rival = {**figures(correct, n), "macro_f1": 0.7}
-    return {
-        "majority": figures(n // 2, n),
-        "tfidf_logistic_regression": rival | ({"mcnemar": paired} if paired else {}),
-    }
-
-
-@pytest.mark.parametrize(
-    ("only_model", "only_baseline", "p", "kind", "words"),
-    [
-        (20, 2, 0.0001, "better", "clearly better than TF-IDF"),
-        (12, 8, 0.5, "same", "not distinguishable from TF-IDF"),
-        (2, 20, 0.0001, "worse", "worse than TF-IDF"),
-    ],
-)
-def test_verdict_by_the_paired_test(only_model: int, only_baseline: int, p: float, kind: str, words: str) -> None:
-    result = verdict(figures(180), baselines(178, only_model=only_model, only_baseline=only_baseline, p=p))
-    assert result.kind == kind
-    assert words in result.sentence and "90.0" in result.sentence and "89.0" in result.sentence
-    assert "McNemar" in result.evidence and f"{only_model} that only the model" in result.evidence
-
-
-@pytest.mark.parametrize(("right", "kind"), [(150, "better"), (178, "same"), (199, "worse")])
-def test_verdict_by_intervals_when_nothing_was_paired(right: int, kind: str) -> None:
-    # 180 of 200 is 85.1 to 93.4 %; 150 of 200 at most 80.5 %; 199 of 200 at least 97.2 %.
-    result = verdict(figures(180), baselines(right))
-    assert result.kind == kind
-    assert ("do not overlap" in result.evidence) == (kind != "same")
-
-
-def test_verdict_on_a_model_that_learned_nothing() -> None:
-    result = verdict(figures(104), baselines(103))
-    assert "not clearly better than always answering with the commonest class" in result.sentence
-    assert "commonest" not in verdict(figures(180), baselines(103)).sentence
-
-
-def test_verdict_without_baseline() -> None:
-    assert verdict(figures(180), {}).kind == "unknown"
-    assert "No baseline" in verdict(figures(180), {}).sentence
-
-
-def test_verdict_on_uneven_classes_names_macro_f1_too() -> None:
-    assert "macro F1 0.800 against 0.700" in verdict(figures(180, supports=(170, 30)), baselines(150)).sentence
-    assert "macro" not in verdict(figures(180), baselines(150)).sentence
-
-
-def test_uneven_begins_beyond_three_to_one() -> None:
-    assert uneven(figures(180, supports=(150, 50))) == ""
-    said = uneven(figures(180, supports=(152, 48)))
-    assert "“a” has 152 of these 200 texts, “b” 48" in said and "76.0" in said
-    assert "“b” 0" in uneven(figures(180, supports=(200, 0)))
-
-
-def test_headline_prefers_unseen_texts_then_test_then_validation() -> None:
-    unseen, test, validation = figures(90, 100), figures(180), figures(45, 50)
-    metrics = {"test_unseen": unseen, "test": test, "validation": validation, "baselines": baselines(150)}
-    assert lead(metrics).figures is unseen
-    assert lead(metrics).where == "100 test texts never seen in training"
-    assert lead(metrics).verdict.kind == "unknown"  # the baselines are those of another part
-    assert lead({**metrics, "test_unseen": figures(0, 0)}).figures is test
-    assert lead({**metrics, "test_unseen": None, "test": None}).where == "50 validation texts"
-    assert lead({}).part == ""
 
 
 def test_page_leads_with_accuracy_when_classes_are_even(model_folder: MakeFolder) -> None:
@@ -333,8 +242,6 @@ def test_charts_leave_the_page_alone() -> None:
 
 
 def test_epoch_size_comes_from_the_history_or_in_the_first_epoch_from_the_receipt(model_folder: MakeFolder) -> None:
-    from gptailor.evaluate.report import _epoch_size
-
     run = read_run(model_folder())
     run.history = history_of_two_epochs()
     assert _epoch_size(run) == 50
@@ -346,27 +253,6 @@ def test_reliability_diagram_and_lengths_of_nothing_are_empty() -> None:
     assert charts.reliability_diagram([]) == ""
     assert charts.length_histogram({}, None) == ""
     assert ">cut at 64 <" in charts.length_histogram({"edges": [0, 50, 100], "counts": [3, 4]}, 64)
-
-
-# --- How it is written ---
-
-
-def test_numbers_as_people_read_them() -> None:
-    assert (percent(0.97), percent(None), interval([0.941, 0.985])) == ("97.0\u202f%", "–", "94.1 to 98.5\u202f%")
-    assert (number(1045), number(0.12345), number(None), number("x")) == ("1,045", "0.123", "–", "x")
-    assert (duration(0.5), duration(59.6), duration(3900)) == (
-        "0.5\u202fs",
-        "1\u202fmin\u00a00\u202fs",
-        "1\u202fh\u00a05\u202fmin",
-    )
-    assert (amount(9_999), amount(437_120), amount(124_439_808)) == ("9,999", "437 thousand", "124.4 million")
-    assert (plural(1, "text"), plural(1045, "text")) == ("1 text", "1,045 texts")
-    assert (p_value(0.0301), p_value(0.0001)) == ("p = 0.03", "p < 0.001")
-    assert shorten("abcdef", 4) == "abcd … (2 more characters)" and shorten("abc", 4) == "abc"
-
-
-def test_places_name_a_file_once_in_a_row() -> None:
-    assert compact_places(["a.tsv:3", "a.tsv:9", "b.tsv:2", "12", "13"]) == ["a.tsv:3", "9", "b.tsv:2", "12", "13"]
 
 
 # --- The model card ---

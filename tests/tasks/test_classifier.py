@@ -227,15 +227,18 @@ def test_changed_data_is_not_resumed_on(moods: Path, tmp_path: Path) -> None:
     assert (folder / "receipt.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("stopped_before", [False, True])
 def test_a_run_that_failed_after_its_metrics_is_completed(
-    moods: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moods: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_before: bool
 ) -> None:
     def full(folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
+    if stopped_before:
+        run(moods, tmp_path / "run", stop=StopRequest(requested=True))
     monkeypatch.setattr(classifier, "write_report", full)
     with pytest.raises(OSError, match="No space"):
-        run(moods, tmp_path / "run")
+        run(moods, tmp_path / "run", resume=stopped_before)
     monkeypatch.undo()
     folder = run(moods, tmp_path / "run", resume=True)
     assert {file.name for file in folder.iterdir()} == FILES

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from gptailor.errors import UserError
-from gptailor.weights.openai import crc32c, is_openai_folder, read_hparams, read_variables
+from gptailor.weights.openai import is_openai_folder, read_hparams, read_variables
+from tests.weights.checksum import stored_crc
 
 FIXTURE = Path(__file__).parent / "fixtures" / "openai"
 INDEX, DATA = "model.ckpt.index", "model.ckpt.data-00000-of-00001"
@@ -26,22 +27,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 # --- A writer of checkpoints, so that damage can be made with right checksums ---
-
-
-def plain_crc(data: bytes) -> int:
-    """CRC-32C bit by bit."""
-    register = 0xFFFFFFFF
-    for byte in data:
-        register ^= byte
-        for _ in range(8):
-            register = (register >> 1) ^ (0x82F63B78 * (register & 1))
-    return register ^ 0xFFFFFFFF
-
-
-def stored_crc(data: bytes) -> bytes:
-    checksum = plain_crc(data)
-    turned = (checksum >> 15 | checksum << 17) & 0xFFFFFFFF
-    return ((turned + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
 
 
 def varint(value: int) -> bytes:
@@ -427,25 +412,3 @@ def test_all_odd_sizes_are_reported_together(tmp_path):
 def test_missing_sizes_are_said(tmp_path):
     with pytest.raises(UserError, match=r"hparams\.json: not readable"):
         read_hparams(tmp_path)
-
-
-# --- The checksum ---
-
-
-def test_crc32c_of_the_published_vectors():
-    """RFC 3720, appendix B.4, and the check value that catalogues of such sums list."""
-    vectors = {bytes(32): 0x8A9136AA, b"\xff" * 32: 0x62A8AB43, bytes(range(32)): 0x46DD794E, b"123456789": 0xE3069283}
-    for data, expected in vectors.items():
-        assert crc32c(np.frombuffer(data, np.uint8)) == expected
-
-
-@given(st.binary(max_size=600), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
-def test_crc32c_is_the_sum_taken_bit_by_bit(data, skipped):
-    assert crc32c(np.frombuffer(data, np.uint8)[skipped:]) == plain_crc(data[skipped:])
-
-
-@pytest.mark.parametrize("words", [16_383, 16_384, 3 * 16_384 + 700])
-def test_crc32c_of_long_rows(words):
-    data = np.random.default_rng(words).integers(0, 256, 4 * words + 3, dtype=np.uint8)
-    assert crc32c(data) == plain_crc(data.tobytes())

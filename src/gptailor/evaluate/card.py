@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gptailor.evaluate.report import environment
+from gptailor.evaluate.format import environment
 
 
 def write_base_card(folder: Path) -> Path:

@@ -7,22 +7,19 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup, escape
 
 from gptailor.errors import UserError
 from gptailor.evaluate import charts
+from gptailor.evaluate.format import SMALL, environment, number, percent
+from gptailor.evaluate.verdict import Headline, lead
 
-SMALL = "\u202f"  # narrow no-break space, between a number and its unit
-SIGNIFICANT = 0.05
-UNEVEN = 3.0  # largest class over smallest one, beyond which accuracy mostly measures the largest
 FULL_MATRIX = 12  # classes; a larger matrix of numbers is not read by anyone
 MISTAKES = 20
-LONGEST_TEXT = 700  # characters of a text that the page shows
 BASELINE_NAMES = {"tfidf_logistic_regression": "TF-IDF + logistic regression", "majority": "always the commonest class"}
 ONLY_HERE = ("first", "last-position", "mean", "last+mean")
 
@@ -40,15 +37,6 @@ class Run:
     history: list[dict[str, Any]]
     mistakes: list[dict[str, Any]]
     mistakes_in_all: int
-
-
-@dataclass
-class Verdict:
-    """Who wins against TF-IDF + logistic regression: ``kind`` is better, same, worse or unknown."""
-
-    kind: str
-    sentence: str
-    evidence: str = ""
 
 
 @dataclass
@@ -79,24 +67,6 @@ class Dots:
     def at(self, value: float) -> str:
         """Position of ``value`` along the axis, as a CSS percentage."""
         return f"{(value - self.low) / (1 - self.low):.2%}"
-
-
-@dataclass
-class Headline:
-    """The figures that the page leads with, and the part of the data that they were measured on."""
-
-    part: str
-    figures: dict[str, Any]
-    baselines: dict[str, Any]
-    seeds: dict[str, Any] | None
-    uneven: str
-    verdict: Verdict
-
-    @property
-    def where(self) -> str:
-        """``"263 test texts never seen in training"``."""
-        kinds = {"unseen": "test texts never seen in training", "test": "test texts", "validation": "validation texts"}
-        return f"{self.figures['n']:,} {kinds[self.part]}" if self.part in kinds else ""
 
 
 def write_report(folder: Path) -> Path:
@@ -276,80 +246,6 @@ def drawings(run: Run) -> dict[str, Any]:
     }
 
 
-def lead(metrics: dict[str, Any]) -> Headline:
-    """The headline: on unseen test texts when there are any, else all test texts, else validation texts."""
-    for part, key, beside in (
-        ("unseen", "test_unseen", "baselines_unseen"),
-        ("test", "test", "baselines"),
-        ("validation", "validation", ""),
-    ):
-        figures = metrics.get(key) or {}
-        if figures.get("n"):
-            baselines = metrics.get(beside) or {}
-            seeds = (metrics.get("seeds") or {}).get(key)
-            return Headline(part, figures, baselines, seeds, uneven(figures), verdict(figures, baselines))
-    return Headline("", {}, {}, None, "", Verdict("unknown", ""))
-
-
-def uneven(figures: dict[str, Any]) -> str:
-    """Why accuracy flatters, or ``""`` when the largest class has at most three times the texts of the smallest."""
-    classes = figures.get("per_class") or []
-    if not classes:
-        return ""
-    largest, smallest = max(classes, key=_support), min(classes, key=_support)
-    if largest["support"] <= UNEVEN * smallest["support"]:
-        return ""
-    share = percent(largest["support"] / figures["n"])
-    return (
-        f"The classes are uneven: “{largest['label']}” has {largest['support']:,} of these {figures['n']:,} texts, "
-        f"“{smallest['label']}” {smallest['support']:,}. Always answering “{largest['label']}” would already be right "
-        f"for {share} of them, so accuracy flatters; macro F1 gives every class the same weight."
-    )
-
-
-def _support(entry: dict[str, Any]) -> int:
-    return entry["support"]
-
-
-def verdict(figures: dict[str, Any], baselines: dict[str, Any]) -> Verdict:
-    """One honest sentence: the model against TF-IDF + logistic regression and, if need be, the commonest class."""
-    rival = baselines.get("tfidf_logistic_regression")
-    if not rival or rival.get("accuracy") is None:
-        return Verdict(
-            "unknown", "No baseline was measured on these texts, so it is open whether a simpler method does as well."
-        )
-    kind, evidence = compare(figures, rival)
-    says = {
-        "better": "The tailored model is clearly better than TF-IDF + logistic regression",
-        "same": "The tailored model is not distinguishable from TF-IDF + logistic regression on these texts",
-        "worse": "The tailored model is worse than TF-IDF + logistic regression: the simpler method wins here",
-    }
-    against = f"{percent(figures['accuracy'])} against {percent(rival['accuracy'])} accuracy"
-    if uneven(figures) and rival.get("macro_f1") is not None:
-        against += f"; macro F1 {number(figures['macro']['f1'])} against {number(rival['macro_f1'])}"
-    sentence = f"{says[kind]} ({against})."
-    commonest = baselines.get("majority")
-    if commonest and commonest.get("accuracy") is not None and compare(figures, commonest)[0] != "better":
-        sentence += " It is not clearly better than always answering with the commonest class: it has learned little."
-    return Verdict(kind, sentence, evidence)
-
-
-def compare(figures: dict[str, Any], baseline: dict[str, Any]) -> tuple[str, str]:
-    """(better, same or worse; what that rests on): McNemar's paired test when it was made, the intervals otherwise."""
-    paired = baseline.get("mcnemar")
-    if paired:
-        kind = "better" if paired["only_model"] > paired["only_baseline"] else "worse"
-        evidence = (
-            f"Exact McNemar test on the same {figures['n']:,} texts: {paired['only_model']:,} that only the model has "
-            f"right, {paired['only_baseline']:,} that only the baseline has right, {p_value(paired['p'])}."
-        )
-        return (kind if paired["p"] < SIGNIFICANT else "same"), evidence
-    (low, high), (other_low, other_high) = figures["interval"], baseline["interval"]
-    kind = "better" if low > other_high else "worse" if high < other_low else "same"
-    touch = "overlap" if kind == "same" else "do not overlap"
-    return kind, f"Judged by the 95{SMALL}% intervals, which {touch}; no test on paired answers was made."
-
-
 def _headline_dots(headline: Headline) -> Dots:
     """Model, TF-IDF and commonest class: accuracy with intervals, or macro F1 where the classes are uneven."""
     measured = {"model": headline.figures, **headline.baselines}
@@ -371,7 +267,7 @@ def _class_dots(headline: Headline) -> Dots | None:
     """For uneven classes: which share of each class is found, the rarest first."""
     if not headline.uneven:
         return None
-    rarest = sorted(headline.figures["per_class"], key=_support)[:6]
+    rarest = sorted(headline.figures["per_class"], key=itemgetter("support"))[:6]
     rows = [_dot(each["label"], each["recall"], each["recall_interval"], "model", each["support"]) for each in rarest]
     more = len(headline.figures["per_class"]) - len(rarest)
     return Dots("Share of each class that is found" + (f", {len(rarest)} rarest classes" if more else ""), rows)
@@ -472,104 +368,3 @@ def _epoch_size(run: Run) -> float:
     seen = max((row["examples"] / row["epoch"] for row in rows), default=1.0)
     first_only = all(row["epoch"] == 1 for row in rows)
     return max(seen, _parts(run.receipt).get("train", 0)) if first_only else seen
-
-
-# --- How it is written ---
-
-
-def environment(*, autoescape: bool) -> Environment:
-    """Jinja2 with the filters of the page; autoescape for HTML, ``md`` for the card."""
-    made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=autoescape, trim_blocks=True, lstrip_blocks=True
-    )
-    made.filters |= {
-        "percent": percent,
-        "interval": interval,
-        "number": number,
-        "amount": amount,
-        "plural": plural,
-        "breakable": breakable,
-        "compact": compact_places,
-        "duration": duration,
-        "shorten": shorten,
-        "md": markdown_cell,
-    }
-    return made
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    """``"97.0 %"``, or a dash for None."""
-    return "–" if share is None else f"{100 * share:.{digits}f}{SMALL}%"
-
-
-def interval(ends: Sequence[float] | None, digits: int = 1) -> str:
-    """``"94.1 to 98.5 %"``."""
-    return f"{100 * ends[0]:.{digits}f} to {100 * ends[1]:.{digits}f}{SMALL}%" if ends else "–"
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """Counts with separators, other numbers with ``digits`` decimals, a dash for None, anything else as it is."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
-
-
-def amount(count: int) -> str:
-    """``"437 thousand"``, ``"124.4 million"``; exact below ten thousand."""
-    if count < 10_000:
-        return f"{count:,}"
-    return f"{count / 1e3:.0f} thousand" if count < 999_500 else f"{count / 1e6:,.1f} million"
-
-
-def plural(count: int, noun: str) -> str:
-    """``"1 text"``, ``"1,045 texts"``."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
-def p_value(p: float) -> str:
-    """``"p = 0.03"``, or ``"p < 0.001"``."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-
-
-def duration(seconds: float | None) -> str:
-    """``"2 min 5 s"``, ``"1 h 4 min"``, or ``"0.5 s"`` below ten seconds."""
-    if seconds is None:
-        return "–"
-    if seconds < 9.95:
-        return f"{seconds:.1f}{SMALL}s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}{SMALL}s"
-    if whole < 3600:
-        return f"{whole // 60}{SMALL}min\u00a0{whole % 60}{SMALL}s"
-    return f"{whole // 3600}{SMALL}h\u00a0{whole % 3600 // 60}{SMALL}min"
-
-
-def breakable(label: Any) -> Markup:
-    """``label``, escaped, with permission to break the line after underscores."""
-    return Markup(str(escape(label)).replace("_", "_<wbr>"))
-
-
-def compact_places(places: Sequence[str]) -> list[str]:
-    """``["a.tsv:3", "9", "b.tsv:2"]`` for ``["a.tsv:3", "a.tsv:9", "b.tsv:2"]``: each file is named once in a row."""
-    shown, before = [], ""
-    for place in places:
-        file, _, line = place.rpartition(":")
-        shown.append(line if file and file == before else place)
-        before = file
-    return shown
-
-
-def shorten(text: str, longest: int = LONGEST_TEXT) -> str:
-    """``text``, or its beginning and how many characters were left out."""
-    rest = len(text) - longest
-    return text if rest <= 0 else f"{text[:longest]} … ({rest:,} more characters)"
-
-
-def markdown_cell(text: Any) -> str:
-    """``text`` on one line, with nothing in it that Markdown or HTML would act on."""
-    flat = re.sub(r"\s+", " ", str(text)).strip()
-    flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]|~#])", r"\\\1", flat)

@@ -203,5 +203,5 @@ def _finish(
         "held_out": held_out,
         "tokens_seen": seen,
     }
-    run.write_json("metrics.json", metrics)
+    run.write_metrics(metrics)
     return metrics

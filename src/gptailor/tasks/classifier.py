@@ -193,6 +193,6 @@ def _finish(feed: Feed, run: RunFolder, kept: dict[str, Any], *, finished: bool)
     save_classifier(run.path, ClassifierFolder(model, prepared.tokenizer, prepared.names, settings))
     checked = [example.text for example in prepared.parts["validation"][:CHECKED]]
     metrics["self_check"] = self_check(load(run.path, str(feed.device)), checked, outputs["validation"][0][:CHECKED])
-    run.write_json("metrics.json", metrics)
+    run.write_metrics(metrics)
     require(metrics["self_check"])
     return metrics

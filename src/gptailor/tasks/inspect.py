@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 
 from gptailor.config import ClassifierConfig
-from gptailor.evaluate.report import duration
+from gptailor.evaluate.format import duration
 from gptailor.model.decoder import Decoder
 from gptailor.model.head import Classifier, count_parameters, freeze
 from gptailor.show import show_pieces, show_plan, show_receipt

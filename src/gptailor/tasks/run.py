@@ -113,6 +113,11 @@ class RunFolder:
         unfinished.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
         unfinished.replace(self.path / name)
 
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """Writes metrics.json. The model card of an earlier stop goes first: a folder with a new one is finished."""
+        (self.path / "README.md").unlink(missing_ok=True)
+        self.write_json("metrics.json", metrics)
+
     def write_manifest(
         self, config: RunConfig, device: str, files: list[dict[str, Any]], model: dict[str, Any]
     ) -> None:

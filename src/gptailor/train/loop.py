@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -160,6 +161,7 @@ def stop_on_interrupt() -> Generator[StopRequest]:
         if stop.requested:
             raise KeyboardInterrupt
         stop.requested = True
+        print("\nstopping after this step and saving; once more stops at once", file=sys.stderr, flush=True)
 
     before: dict[int, Any] = {}
     try:

@@ -17,14 +17,13 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from functools import cache, reduce
-from operator import xor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from gptailor.errors import UserError, listing
+from gptailor.weights.crc32c import crc32c, masked
 
 SCOPE = b"model/"
 # The largest values that are believed; GPT-2 XL has 50257, 1024, 1600, 25, 48.
@@ -110,7 +109,7 @@ def read_variables(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     ]
     for name, entry in entries.items():
         data = maps[entry.shard][entry.offset : entry.offset + entry.size]
-        if _masked(crc32c(data)) != entry.checksum:
+        if masked(crc32c(data)) != entry.checksum:
             found = f"{shards[entry.shard]}: the bytes of {name} do not match their checksum"
             raise UserError(found, hint="download the checkpoint again")
         # Only behind a variable of odd size is one not aligned; then it is copied.
@@ -215,7 +214,7 @@ def _block(table: bytes, offset: int, size: int) -> bytes:
     if end > len(table):
         raise Damage("a block beyond the end of the file")
     stored = int.from_bytes(table[end - 4 : end], "little")
-    if _masked(crc32c(np.frombuffer(table, np.uint8, size + 1, offset))) != stored:
+    if masked(crc32c(np.frombuffer(table, np.uint8, size + 1, offset))) != stored:
         raise Damage("a block does not match its checksum")
     if table[offset + size] != 0:
         raise Damage("a compressed block, which this reader does not know")
@@ -327,74 +326,3 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
     raise Damage("an integer that was cut or is too long")
-
-
-# --- CRC-32C, whole rows of words at a time ---
-
-POLYNOMIAL = 0x82F63B78  # Castagnoli's, bits reversed
-PRELUDE = 0x641F6454  # the word that takes a register of zeros to all ones, where the checksum starts
-ROW_BITS = (14, 9, 5, 2, 0)  # log2 of the words in a row; 64 kB at first, which stays in the cache
-
-
-def crc32c(data: np.ndarray) -> int:
-    """CRC-32C of bytes (n,) uint8, above 1 GB/s on one core.
-
-    What w zero words do to the register is a linear map, so a word may be replaced by its image w places later. In
-    this way a long message shrinks to its last row of w words, with one look-up for a whole row at each step; this row
-    shrinks to a shorter one, and so on to a single word.
-    """
-    whole = len(data) // 4 * 4
-    words, first = data[:whole].view("<u4"), PRELUDE
-    for bits in ROW_BITS:
-        words, first = _fold(words, bits, first), 0
-    register = _pass_zeros(int(words[0]), 32)
-    for byte in data[whole:].tolist():
-        register = _pass_zeros(register ^ byte, 8)
-    return register ^ 0xFFFFFFFF
-
-
-def _masked(checksum: int) -> int:
-    """A checksum as it is stored: turned by 15 bits and shifted, so that files of checksums can be summed too."""
-    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _fold(words: np.ndarray, bits: int, first: int) -> np.ndarray:
-    """A shorter message, of fewer than 2 * 2^bits words, with the checksum of ``first`` followed by ``words``."""
-    low, high = _tables(bits + 5)
-    width = 1 << bits
-    row = np.zeros(width, "<u4")
-    row[-1] = first
-    whole = len(words) // width * width
-    for following in words[:whole].reshape(-1, width):
-        halves = row.view("<u2")
-        row = low.take(halves[0::2]) ^ high.take(halves[1::2]) ^ following
-    return np.concatenate([row, words[whole:]])
-
-
-@cache
-def _tables(log2: int) -> tuple[np.ndarray, np.ndarray]:
-    """What 2^log2 zero bits make of the lower and of the upper 16 bits of a register: two arrays (65536,) uint32."""
-    images = _zeros_map(log2)
-    tables = []
-    for half in (images[:16], images[16:]):
-        table = np.zeros(1, "<u4")
-        for image in half:
-            table = np.concatenate([table, table ^ np.uint32(image)])
-        tables.append(table)
-    return tables[0], tables[1]
-
-
-@cache
-def _zeros_map(log2: int) -> tuple[int, ...]:
-    """What 2^log2 zero bits make of each of a register's 32 bits: the map for half as many, applied twice."""
-    if log2 == 0:
-        return tuple(_pass_zeros(1 << bit, 1) for bit in range(32))
-    half = _zeros_map(log2 - 1)
-    return tuple(reduce(xor, (half[bit] for bit in range(32) if image >> bit & 1), 0) for image in half)
-
-
-def _pass_zeros(register: int, bits: int) -> int:
-    """The register after ``bits`` zero bits, one at a time."""
-    for _ in range(bits):
-        register = register >> 1 ^ (POLYNOMIAL if register & 1 else 0)
-    return register
