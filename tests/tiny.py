@@ -27,3 +27,19 @@ def run(data: Path, out: Path, *, stop: StopRequest | None = None, resume: bool 
     """One run without output."""
     config = load_config(ClassifierConfig, None, {"data": str(data), "out": str(out), **TINY, **options})
     return run_classifier(config, resume=resume, console=Console(quiet=True), stop=stop or StopRequest())
+
+
+class StopAfter(StopRequest):
+    """Says stop once it has been asked ``times`` times, whatever it is told."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    @property
+    def requested(self) -> bool:  # type: ignore[override]
+        self.left -= 1
+        return self.left <= 0
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        pass

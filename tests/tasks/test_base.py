@@ -21,7 +21,7 @@ from gptailor.tasks.generate import generate_command
 from gptailor.tasks.tokenizer import tokenizer_command
 from gptailor.tokenizer import Tokenizer
 from gptailor.train.loop import StopRequest
-from tests.tiny import BAD, GOOD, sentence
+from tests.tiny import BAD, GOOD, StopAfter, sentence
 
 TINY = {
     "base": "random:n_layer=2,n_head=2,n_embd=16,context_length=32",
@@ -86,19 +86,7 @@ def test_transformers_reads_it_with_the_same_loss(pretrained: Path) -> None:
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_a_stopped_run_resumes_to_the_same_weights(texts: Path, pretrained: Path, tmp_path: Path, steps: int) -> None:
-    class After(StopRequest):
-        asked = 0
-
-        @property
-        def requested(self) -> bool:  # type: ignore[override]
-            self.asked += 1
-            return self.asked >= steps
-
-        @requested.setter
-        def requested(self, value: bool) -> None:
-            pass
-
-    folder = pretrain(texts, tmp_path / "run", stop=After())
+    folder = pretrain(texts, tmp_path / "run", stop=StopAfter(steps))
     assert json.loads((folder / "metrics.json").read_text())["finished"] is False
     pretrain(texts, folder, resume=True)
     first, second = load_file(pretrained / "model.safetensors"), load_file(folder / "model.safetensors")

@@ -21,7 +21,7 @@ from gptailor.predict import TOKENS_PER_BATCH
 from gptailor.tasks import classifier, feed
 from gptailor.tasks.prepare import prepare
 from gptailor.train.loop import StopRequest
-from tests.tiny import TINY, run
+from tests.tiny import TINY, StopAfter, run
 
 FILES = {
     "config.json",
@@ -140,21 +140,7 @@ def test_an_interrupted_run_is_usable_and_resumes_to_the_same_weights(
 ) -> None:
     whole = run(moods, tmp_path / "whole")
 
-    class After(StopRequest):
-        """Says stop once it has been asked ``steps`` times."""
-
-        asked = 0
-
-        @property
-        def requested(self) -> bool:  # type: ignore[override]
-            self.asked += 1
-            return self.asked >= steps
-
-        @requested.setter
-        def requested(self, value: bool) -> None:
-            pass
-
-    folder = run(moods, tmp_path / "cut", stop=After())
+    folder = run(moods, tmp_path / "cut", stop=StopAfter(steps))
     assert read(folder, "metrics.json")["finished"] is False
     assert "test" not in read(folder, "metrics.json"), "the test part is touched once, at the end"
     assert len(gptailor.load(folder).predict(["the soup was lovely"])) == 1
