@@ -35,8 +35,8 @@ def test_one_case_by_hand() -> None:
     found = estimated()
     # A block has 12 * 10^2 = 1200 matrix parameters. 40 tokens pass 2 frozen blocks once and 1 trained block 5 times:
     # 2 * 1200 * 2 * 40 = 192,000 and 6 * 1200 * 1 * 40 * 5 = 1,440,000 operations, at half of a million a second.
-    # 10 steps, forward and backward, through 1 trained block and the head: 0.003 * 2 * 10 * 2.
-    assert found.seconds == pytest.approx(1_632_000 / 5e5 + 0.12)
+    # 10 steps, forward and backward, through 1 trained block and the head: 0.0006 * 2 * 10 * 2.
+    assert found.seconds == pytest.approx(1_632_000 / 5e5 + 0.024)
     # 3 * 1200 + 150 * 10 = 5100 parameters; gradients and two moments of the trained ones; 40 kept states of 10;
     # 20 values per channel and token of the widest batch, 2 texts of 20, in 2 layers: all of 4 bytes.
     assert found.memory == START + 4 * 5100 + 12 * 1220 + 4 * 400 + 4 * 20 * 10 * 2 * 20 * 2
@@ -45,7 +45,7 @@ def test_one_case_by_hand() -> None:
 
 def test_without_frozen_blocks_no_states_are_kept_and_all_is_learned() -> None:
     found = estimated(depth=0)
-    assert found.seconds == pytest.approx(6 * 3600 * 40 * 5 / 5e5 + 0.003 * 2 * 10 * 4)
+    assert found.seconds == pytest.approx(6 * 3600 * 40 * 5 / 5e5 + 0.0006 * 2 * 10 * 4)
     assert found.memory == START + 4 * 5100 + 12 * 1220 + 4 * 20 * 10 * 2 * 20 * 4
 
 

@@ -11,7 +11,7 @@ import torch
 from gptailor.model.config import ModelConfig
 
 EFFICIENCY = 0.5  # of the measured matrix rate that whole runs reach, for widths of 128 to 1024 on CPUs
-OVERHEAD = 0.003  # seconds per batch and block that small tensors cost, whatever they hold
+OVERHEAD = 0.0006  # seconds per batch and block, forward and again backward, that small tensors cost
 START = 300 * 2**20  # bytes that the interpreter, torch and the libraries take
 
 
