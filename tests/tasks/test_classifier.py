@@ -127,8 +127,10 @@ def test_every_setting_trains_and_comes_back_the_same(
     folder = run(moods, tmp_path / "run", base=str(trained), **({"epochs": 1} | options))
     metrics = read(folder, "metrics.json")
     assert metrics["finished"] and metrics["self_check"]["max_difference"] <= 1e-4
-    model = gptailor.load(folder)
-    assert model.settings.portable == (options.get("read", "last") == "last" and options.get("causal", True))
+    settings = gptailor.load(folder).settings
+    assert (settings.read, settings.causal) == (options.get("read", "last"), options.get("causal", True))
+    elsewhere = "Only GPTailor reads" in (folder / "README.md").read_text(encoding="utf-8")
+    assert elsewhere == (settings.read != "last" or not settings.causal)
     saved = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
     assert all(saved[key] == value for key, value in options.items() if value != "none")
     assert (folder / "checkpoints").exists() == options.get("keep_checkpoints", False)

@@ -47,7 +47,8 @@ def _one_part(part: str, path: str) -> list[Path]:
 def _find(data: str, receipt: Receipt) -> tuple[dict[str, list[Path]], Form]:
     own = Form({}, text="", label="")
     if data in CATALOG and not Path(data).exists():
-        located = locate(data)
+        located, entry = locate(data), CATALOG[data]
+        receipt.warn(f"{data}: {entry.description}; {entry.citation}; licence: {entry.licence}")
         for sentence in [located.form.note, *located.said]:
             if sentence:
                 receipt.warn(f"{data}: {sentence}")

@@ -45,8 +45,9 @@ def run_base(config: BaseConfig, *, resume: bool, console: Console, stop: StopRe
         check_board()
     sources = parse_sources(config.data)
     base = open_base(config.base, config.tokenizer)
-    usual = {"lr": config.lr or USUAL_RATE[base.pretrained]}
-    config = with_absolute_paths(config.model_copy(update=usual))
+    data = [f"{source.path.resolve()}@{source.weight:g}" for source in sources]
+    decided = {"data": data, "lr": config.lr or USUAL_RATE[base.pretrained]}
+    config = with_absolute_paths(config.model_copy(update=decided))
     run = RunFolder(user_path(config.out or "runs/base"), resume=resume)
     files = [{"path": str(source.path.resolve()), "sha256": identity([source.path])[1]} for source in sources]
     run.claim(config, {"files": files})

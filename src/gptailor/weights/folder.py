@@ -47,11 +47,6 @@ class ClassifierSettings(BaseModel):
     temperature: float = Field(1.0, gt=0)
     text_columns: list[str] | None = None
 
-    @property
-    def portable(self) -> bool:
-        """Whether transformers' own classifier computes the same."""
-        return self.read == "last" and self.causal
-
 
 @dataclass
 class ClassifierFolder:
