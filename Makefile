@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := runs/demo
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench thimble clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,9 @@ format: $(READY)  ## format the code
 
 bench: $(READY)  ## compare with transformers on this machine (several minutes)
 	$(BIN)/python benchmarks/run.py
+
+thimble: $(READY)  ## train the base model that comes with GPTailor (hours on two cores): make thimble TEXT=folder
+	$(BIN)/python scripts/make_thimble.py $(TEXT)
 
 clean:  ## remove the environment and the runs
 	rm -rf $(VENV) runs

@@ -34,8 +34,8 @@ class RunConfig(BaseModel):
 
     batch_size: int = option(8, "examples per batch", group="Training", ge=1)
     accumulate: int = option(1, "batches per optimizer step", group="Training", ge=1)
-    lr: float | None = option(None, "peak learning rate of AdamW [default: by base]", group="Training", gt=0, lt=1)
-    weight_decay: float = option(0.1, "weight decay of AdamW on matrices", group="Training", ge=0, le=10)
+    lr: float | None = option(None, "peak learning rate [default: by base]", group="Training", gt=0, lt=1)
+    weight_decay: float = option(0.1, "weight decay of matrices", group="Training", ge=0, le=10)
     schedule: Literal["constant", "cosine"] = option(
         "cosine", "learning rate after warm-up: constant, or cosine decay to a tenth", group="Training"
     )
@@ -160,6 +160,9 @@ class BaseConfig(RunConfig):
     vocab: int = option(8192, "tokens of the tokenizer trained on the files, for a random base", group="Model", ge=257)
 
     tokens: int = option(10_000_000, "tokens to train on", group="Training", ge=1)
+    optimizer: Literal["adamw", "muon"] = option(
+        "adamw", "adamw, or muon for the matrices of the blocks, which learns more from each token", group="Training"
+    )
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "arithmetic of the matrix products: bf16 where the processor is good at it", group="Training"
     )

@@ -154,6 +154,8 @@ def show_base(console: Console, metrics: Mapping[str, Any], folder: Path) -> Non
         f"{metrics['tokens_seen']:,} tokens of training",
         highlight=False,
     )
+    counted = ", ".join(f"{name} {figures['perplexity']:.1f}" for name, figures in metrics["baselines"].items())
+    console.print(f"perplexity of models that only count the same text: {counted}", highlight=False)
     console.print(f"model folder  {visible(shlex.quote(str(folder)))}", highlight=False)
     if not metrics["finished"]:
         console.print("[yellow]Stopped[/] before the end.")

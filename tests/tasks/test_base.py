@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -71,7 +76,25 @@ def test_it_learns_and_says_how_well(pretrained: Path) -> None:
     assert metrics["tokens_seen"] == TINY["tokens"]
     dropped = json.loads((pretrained / "receipt.json").read_text())["sources"][0]["files"][0]["dropped"]
     assert [entry["count"] for entry in dropped] == [1] and dropped[0]["lines"][0].endswith("texts.jsonl:101")
-    assert "perplexity" in (pretrained / "README.md").read_text()
+    card = (pretrained / "README.md").read_text()
+    assert f"| 12 | {history[-1]['examples']:,} |" in card, "the loss curve"
+    for figures in (metrics, *metrics["baselines"].values()):
+        assert f"{figures['validation_loss']:.3f} | {figures['perplexity']:.1f}" in card
+
+
+def test_the_unigram_baseline_counts_the_training_text(texts: Path, tmp_path: Path) -> None:
+    folder = pretrain(texts, tmp_path / "run", tokens=100_000, batch_size=256, keep_checkpoints=True, evaluate_every=99)
+    (place,) = (folder / "checkpoints" / "tokens").iterdir()
+    seen, held_out = (np.fromfile(place / name, "<u2") for name in ("train.bin", "held.bin"))
+    end = Tokenizer.load(folder).end_of_text
+    targets = held_out[1:][held_out[:-1] != end]
+    counts = np.bincount([*seen, end], minlength=320)
+    discount = (counts == 1).sum() / ((counts == 1).sum() + 2 * (counts == 2).sum()) if (counts == 1).any() else 0.5
+    passed_on = discount * (counts > 0).sum() / 320
+    expected = -np.log((np.maximum(counts - discount, 0) + passed_on) / counts.sum())[targets].mean()
+    baselines = json.loads((folder / "metrics.json").read_text())["baselines"]
+    assert baselines["unigram"]["validation_loss"] == pytest.approx(expected)
+    assert baselines["5-gram"]["validation_loss"] < expected - 1
 
 
 def test_transformers_reads_it_with_the_same_loss(pretrained: Path) -> None:
@@ -84,13 +107,76 @@ def test_transformers_reads_it_with_the_same_loss(pretrained: Path) -> None:
     assert ours == "the soup number 7 was lovely and warm" + tokenizer.decode(greedy).removesuffix("<|endoftext|>")
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_a_stopped_run_resumes_to_the_same_weights(texts: Path, pretrained: Path, tmp_path: Path, steps: int) -> None:
-    folder = pretrain(texts, tmp_path / "run", stop=StopAfter(steps))
+@pytest.mark.parametrize(("steps", "optimizer"), [(1, "adamw"), (3, "adamw"), (3, "muon")])
+def test_a_stopped_run_resumes_to_the_same_weights(texts: Path, tmp_path: Path, steps: int, optimizer: str) -> None:
+    whole = pretrain(texts, tmp_path / "whole", optimizer=optimizer)
+    folder = pretrain(texts, tmp_path / "run", stop=StopAfter(steps), optimizer=optimizer)
     assert json.loads((folder / "metrics.json").read_text())["finished"] is False
-    pretrain(texts, folder, resume=True)
-    first, second = load_file(pretrained / "model.safetensors"), load_file(folder / "model.safetensors")
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    pretrain(texts, folder, resume=True, optimizer=optimizer)
+    assert_same_weights(whole, folder)
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(texts: Path, tmp_path: Path) -> None:
+    """SIGKILL lets nothing be saved: what is on disk at any moment must do."""
+    options = {**TINY, "tokens": 32 * 8 * 60, "evaluate_every": 5}
+    flags = [part for key, value in options.items() for part in ("--" + key.replace("_", "-"), str(value))]
+    folder, checkpoints = tmp_path / "run", tmp_path / "run" / "checkpoints"
+    command = [sys.executable, "-m", "gptailor", "train", "base", str(texts), *flags]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    whole = [*command, "--out", str(tmp_path / "whole")]
+    subprocess.run(whole, env=environment, check=True, capture_output=True)
+    moments = [
+        lambda: (folder / "run.yaml").exists(),
+        lambda: (checkpoints / "tokenizer").exists(),
+        lambda: (checkpoints / "last.safetensors").exists(),
+        lambda: sum('"evaluate"' in line for line in (folder / "history.jsonl").read_text().splitlines()) > 4,
+    ]
+    for moment in moments:
+        resume = ["--resume"] if (folder / "run.yaml").exists() else []
+        process = subprocess.Popen(
+            [*command, "--out", str(folder), *resume],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while not moment():
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+    subprocess.run([*command, "--out", str(folder), "--resume"], env=environment, check=True, capture_output=True)
+    assert_same_weights(tmp_path / "whole", folder)
+
+
+def test_memory_stays_flat_on_ten_times_the_text(texts: Path, pretrained: Path, tmp_path: Path) -> None:
+    lines = [line for line in texts.read_text(encoding="utf-8").splitlines() if "broken" not in line]
+    peaks = []
+    for times in (25, 250):
+        file = tmp_path / f"{times}.jsonl"
+        with file.open("w", encoding="utf-8") as opened:
+            for number in range(times):
+                opened.writelines(line.replace("number", f"number {number}") + "\n" for line in lines)
+        config = {"data": [str(file)], "out": str(tmp_path / f"run{times}"), **TINY, "held_out": 0.001}
+        config |= {"tokenizer": str(pretrained)}
+        code = (
+            "import json, resource, sys\n"
+            "from rich.console import Console\n"
+            "from gptailor.config import BaseConfig, load_config\n"
+            "from gptailor.tasks.base import run_base\n"
+            "from gptailor.train.loop import StopRequest\n"
+            "config = load_config(BaseConfig, None, json.loads(sys.argv[1]))\n"
+            "run_base(config, resume=False, console=Console(quiet=True), stop=StopRequest())\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+        )
+        told = subprocess.run([sys.executable, "-c", code, json.dumps(config)], capture_output=True, check=True)
+        peaks.append((file.stat().st_size / 2**20, int(told.stdout)))
+    (small, before), (large, after) = peaks
+    assert after - before < 4, f"{before} MiB for {small:.1f} MiB of text, {after} MiB for {large:.1f} MiB"
 
 
 def test_a_base_is_kept_in_bf16_and_trained_further(texts: Path, pretrained: Path, tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
-from gptailor.train.optim import adamw, rate
+from gptailor.model.decoder import Decoder
+from gptailor.train.optim import adamw, muon, orthogonalize, rate
 
 
 # Ten steps, peak 1. Half cosine from 1 to 0.1 over m steps: 0.55 + 0.45 cos(pi i / m).
@@ -64,3 +67,39 @@ def test_the_first_step_by_hand() -> None:
     # Adam's first step is the rate itself against the gradient's sign; decay takes rate * 0.5 of the matrix before.
     assert float(model.weight.detach()) == pytest.approx(2 * (1 - 0.1 * 0.5) - 0.1, abs=1e-6)
     assert float(model.bias.detach()) == pytest.approx(2 - 0.1, abs=1e-6)
+
+
+def test_an_orthogonalized_matrix_keeps_its_singular_vectors() -> None:
+    u, _ = torch.linalg.qr(torch.randn(6, 4, generator=torch.Generator().manual_seed(1)))
+    v, _ = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(2)))
+    for matrix in (u @ torch.diag(torch.tensor([5.0, 2.0, 1.0, 0.3])) @ v, torch.ones(3, 7)):
+        result = orthogonalize(matrix)
+        values = torch.linalg.svdvals(result)
+        rank = torch.linalg.matrix_rank(matrix)
+        assert result.shape == matrix.shape and ((values[:rank] > 0.6) & (values[:rank] < 1.3)).all()
+        assert (values[rank:] < 1e-3).all()
+    turned = u.T @ orthogonalize(u @ torch.diag(torch.tensor([5.0, 2.0, 1.0, 0.3])) @ v) @ v.T
+    assert torch.allclose(turned, torch.diag(turned.diag()), atol=1e-5), "only the singular values change"
+
+
+def test_a_step_of_muon_by_hand(make_decoder: Callable[..., Decoder]) -> None:
+    decoder, plain = make_decoder(), make_decoder()
+    for p, q in zip(decoder.parameters(), plain.parameters(), strict=True):
+        p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
+        q.grad = p.grad.clone()
+    before = {name: p.detach().clone() for name, p in decoder.named_parameters()}
+    gradients = {name: p.grad.clone() for name, p in decoder.named_parameters() if p.grad is not None}
+    optimizer, adam = muon(decoder, 0.01, 0.1), adamw(plain, 0.01, 0.1)
+    optimizer.step()
+    adam.step()
+    for (name, p), q in zip(decoder.named_parameters(), plain.parameters(), strict=True):
+        if p.dim() == 2 and "embedding" not in name:
+            gradient = gradients[name]
+            # The first momentum is 0.05 of the gradient; Nesterov looks ahead by another 0.95 of the way.
+            direction = orthogonalize(0.05 * gradient + 0.95 * 0.05 * gradient)
+            expected = before[name] * (1 - 0.01 * 0.1) - 0.01 * 0.2 * max(p.shape) ** 0.5 * direction
+            assert torch.allclose(p, expected, atol=1e-6), name
+            size = float((p.detach() - before[name]).square().mean().sqrt())
+            assert 0.5 < size / (0.2 * 0.01) < 1.5, "as large as a step of AdamW"
+        else:
+            assert torch.equal(p, q), name

@@ -23,9 +23,9 @@ from gptailor.show import visible
 from gptailor.tasks.corpus import Corpus, Source, beginning, parse_sources
 from gptailor.tasks.run import RunFolder
 from gptailor.tokenizer import Tokenizer
-from gptailor.train.log import RunLog, check_board
+from gptailor.train.log import RunLog, check_board, read_history
 from gptailor.train.loop import LoopSettings, StopRequest, train
-from gptailor.train.optim import adamw
+from gptailor.train.optim import adamw, muon
 from gptailor.train.state import LAST, Progress, load_best, load_state
 from gptailor.weights.base import Base, open_base
 from gptailor.weights.folder import save_language_model
@@ -69,7 +69,7 @@ def run_base(config: BaseConfig, *, resume: bool, console: Console, stop: StopRe
     run.write_manifest(
         config, str(corpus.device), files, {"base": config.base, "parameters": total, "trainable": trained}
     )
-    write_base_card(run.path)
+    write_base_card(run.path, read_history(run.path))
     if metrics["finished"] and not config.keep_checkpoints:
         run.remove_checkpoints()
     return run.path
@@ -140,7 +140,8 @@ def _show(console: Console, corpus: Corpus, sources: list[Source]) -> None:
 def _train(corpus: Corpus, tokenizer: Tokenizer, run: RunFolder, console: Console, stop: StopRequest) -> Progress:
     config = corpus.config
     assert config.lr
-    optimizer = adamw(corpus.decoder, config.lr, config.weight_decay)
+    make = muon if config.optimizer == "muon" else adamw
+    optimizer = make(corpus.decoder, config.lr, config.weight_decay)
     saved = (run.checkpoints / LAST).exists()
     progress = load_state(run.checkpoints, corpus.decoder, optimizer) if saved else Progress()
     steps = len(corpus.schedule) // config.accumulate
@@ -186,6 +187,7 @@ def _finish(
     """Measures the weights that are kept and writes the folder."""
     with run.timed("evaluate"):
         measured, _ = corpus.evaluate()
+        baselines = corpus.baselines()
     dtype = torch.bfloat16 if corpus.config.save_in == "bf16" else torch.float32
     save_language_model(run.path, corpus.decoder, tokenizer, dtype=dtype)
     seen = progress.step * corpus.config.accumulate * corpus.config.batch_size * corpus.context_length
@@ -201,6 +203,7 @@ def _finish(
         "finished": finished,
         "kept": kept,
         **measured,
+        "baselines": baselines,
         "held_out": held_out,
         "tokens_seen": seen,
     }

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from gptailor.config import BaseConfig, user_path
@@ -14,11 +15,14 @@ from gptailor.data.documents import DocumentReceipt, read_documents
 from gptailor.data.rows import Schedule, TokenBatch, collate_rows, held_out_batches
 from gptailor.data.store import Store
 from gptailor.errors import UserError
+from gptailor.evaluate.ngram import NGram
 from gptailor.model.decoder import Decoder, document_mask
 from gptailor.model.precision import compute_in
 from gptailor.train.losses import Loss, next_token_loss
 
 TOKENIZER_CHARACTERS = 20_000_000  # of each file, that a new tokenizer is trained on
+COUNTED_TOKENS = 10_000_000  # that the n-gram baselines learn from, at most
+NGRAMS = {"unigram": 1, "5-gram": 5}
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,29 @@ class Corpus:
             batches, count = held_out_batches(store, self.context_length, 8 * self.context_length)
             total += sum(float(self._loss(batch).total) for batch in batches)
             targets, n_bytes = targets + count, n_bytes + store.held_out.bytes
-        loss = total / targets
-        metrics = {"perplexity": math.exp(loss), "bits_per_byte": total / math.log(2) / n_bytes}
-        return {"validation_loss": loss, **metrics}, [-loss]
+        return _figures(total, targets, n_bytes), [-total / targets]
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """The figures of ``evaluate`` for n-gram models that counted the text of the run, each part of it once."""
+        shares = [min(1.0, passes) for passes in self.schedule.passes]
+        n_tokens = sum(share * len(tokens) for share, tokens in zip(shares, self.tokens, strict=True))
+        room = min(1.0, COUNTED_TOKENS / n_tokens)
+        cuts = [tokens[: int(room * share * len(tokens))] for share, tokens in zip(shares, self.tokens, strict=True)]
+        seen = np.concatenate([np.append(cut, cut.dtype.type(self.end_of_text)) for cut in cuts])
+        held_out = [(store.tokens("held_out"), store.held_out) for store in self.stores]
+        targets = sum(part.tokens - part.documents for _, part in held_out)
+        n_bytes = sum(part.bytes for _, part in held_out)
+        result = {}
+        for name, order in NGRAMS.items():
+            model = NGram(seen, order, self.decoder.config.vocab_size, self.end_of_text)
+            result[name] = _figures(sum(model.loss(tokens) for tokens, _ in held_out), targets, n_bytes)
+        return result
+
+
+def _figures(total: float, targets: int, n_bytes: int) -> dict[str, float]:
+    """Of the summed loss in nats: per token, as perplexity, and in bits per byte of text."""
+    loss = total / targets
+    return {"validation_loss": loss, "perplexity": math.exp(loss), "bits_per_byte": total / math.log(2) / n_bytes}
 
 
 def beginning(path: Path, key: str) -> Iterator[str]:

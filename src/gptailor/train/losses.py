@@ -75,11 +75,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total, correct = states.new_zeros((), dtype=torch.float32), targets.new_zeros(())
         d_states, d_head = [states[:0]], torch.zeros_like(head)
         for part, target in zip(states.split(chunk), targets.split(chunk), strict=True):
-            logits = (part @ weight.T).float()  # (chunk, V)
-            total += F.cross_entropy(logits, target, reduction="sum")
-            correct += (logits.argmax(-1) == target).sum()
+            log_probabilities = (part @ weight.T).float().log_softmax(-1)  # (chunk, V)
+            total -= log_probabilities.gather(1, target[:, None]).sum()
+            correct += (log_probabilities.argmax(-1) == target).sum()
             if any(ctx.needs_input_grad):
-                d_logits = logits.softmax(-1).scatter_add_(1, target[:, None], -torch.ones_like(logits[:, :1]))
+                d_logits = log_probabilities.exp_()
+                d_logits.scatter_add_(1, target[:, None], -torch.ones_like(d_logits[:, :1]))
                 d_states.append(d_logits.to(states.dtype) @ weight)
                 d_head += (d_logits.to(states.dtype).T @ part).to(head.dtype)
         ctx.save_for_backward(torch.cat(d_states), d_head)

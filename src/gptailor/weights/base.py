@@ -1,4 +1,4 @@
-"""The model that a run starts from: a folder, a name on the Hub, or random weights."""
+"""The model that a run starts from: thimble, a folder, a name on the Hub, or random weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from gptailor.config import user_path
-from gptailor.errors import UserError, did_you_mean
+from gptailor.errors import UserError, did_you_mean, listing
 from gptailor.model.config import SIZES, ModelConfig, parse_size
 from gptailor.model.decoder import Decoder
 from gptailor.tokenizer import Tokenizer
@@ -23,6 +23,7 @@ HUB_NAMES = {
     "gpt2-large": "openai-community/gpt2-large",
     "gpt2-xl": "openai-community/gpt2-xl",
 }
+THIMBLE = Path(__file__).parents[1] / "assets" / "thimble"  # comes with GPTailor
 HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "vocab.json", "merges.txt"]
 
 
@@ -47,7 +48,7 @@ def open_base(name: str, tokenizer: str | None = None) -> Base:
     """Finds the base called ``name`` without reading its weights.
 
     Args:
-        name: ``random:SIZE``, a folder (Hugging Face or OpenAI's original), or a name on the Hub.
+        name: ``thimble``, ``random:SIZE``, a folder (Hugging Face or OpenAI's original), or a name on the Hub.
         tokenizer: a folder with a tokenizer; for random weights only.
 
     Raises:
@@ -59,17 +60,19 @@ def open_base(name: str, tokenizer: str | None = None) -> Base:
         raise UserError(
             f"--tokenizer {tokenizer} with the pretrained base {name}", hint="a base brings its own tokenizer"
         )
-    folder = user_path(name)
+    folder = THIMBLE if name == "thimble" else user_path(name)
     if name and folder.is_dir():
         return _openai(name, folder) if openai.is_openai_folder(folder) else _huggingface(name, folder)
     repository = HUB_NAMES.get(name, name)
     if repository.count("/") == 1 and not name.startswith((".", "/", "~")):
         return _huggingface(name, fetch(repository))
-    known = [*HUB_NAMES, *(f"random:{size}" for size in SIZES)]
+    catalogue = [f"{short} ({hub})" for short, hub in HUB_NAMES.items()]
+    random = [f"random:{size}" for size in SIZES]
     raise UserError(
         f"no base is called {name!r}, and there is no such folder",
-        expected=f"a folder, a Hub name owner/model, or one of {', '.join(known)}",
-        hint=did_you_mean(name, known),
+        expected=f"thimble (comes with GPTailor), a folder, a Hub name owner/model such as {listing(catalogue)}, "
+        f"or random weights: {listing(random)}, random:n_layer=4,n_head=4,n_embd=256",
+        hint=did_you_mean(name, ["thimble", *HUB_NAMES, *random]),
     )
 
 
