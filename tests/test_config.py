@@ -168,18 +168,24 @@ def test_a_value_means_the_same_in_the_file_and_as_a_flag(tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize(
-    ("given", "resolved"),
+    ("base", "n_train", "given", "resolved"),
     [
-        ({}, {False: ("all", 5e-4, 10), True: ("1", 5e-5, 5)}),
-        ({"lr": 0.01}, {False: ("all", 0.01, 10), True: ("1", 0.01, 5)}),
-        ({"layers": "head", "epochs": 2}, {False: ("head", 5e-4, 2), True: ("head", 5e-5, 2)}),
+        ((False, 2), 1000, {}, ("all", 5e-4, 10)),
+        ((True, 4), 1000, {}, ("all", 3e-4, 5)),
+        ((True, 12), 1000, {}, ("1", 5e-5, 5)),
+        ((True, 12), 1000, {"lr": 0.01}, ("1", 0.01, 5)),
+        ((False, 2), 1000, {"layers": "head", "epochs": 2}, ("head", 5e-4, 2)),
+        ((True, 4), 50, {}, ("all", 3e-4, 29)),  # 7 steps an epoch: 29 epochs are the first to have 200
+        ((True, 4), 50, {"batch_size": 4, "accumulate": 4}, ("all", 3e-4, 50)),
+        ((True, 4), 50, {"epochs": 3}, ("all", 3e-4, 3)),
     ],
 )
-@pytest.mark.parametrize("pretrained", [False, True])
-def test_the_base_decides_only_what_was_left_open(given: dict[str, Any], resolved: Any, pretrained: bool) -> None:
+def test_the_base_decides_only_what_was_left_open(
+    base: tuple[bool, int], n_train: int, given: dict[str, Any], resolved: Any
+) -> None:
     config = ClassifierConfig(data="d.csv", **given)
-    decided = config.for_base(pretrained=pretrained)
-    assert (decided.layers, decided.lr, decided.epochs) == resolved[pretrained]
+    decided = config.for_base(pretrained=base[0], n_layer=base[1], n_train=n_train)
+    assert (decided.layers, decided.lr, decided.epochs) == resolved
     decisions = {"layers", "lr", "epochs"}
     assert decided.model_dump(exclude=decisions) == config.model_dump(exclude=decisions)
 

@@ -5,16 +5,26 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
-from gptailor.config import BaseConfig, ClassifierConfig
+from gptailor.cli import app
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-OTHER_OPTIONS = {"--help", "--config", "--resume", "--file", "--out"}
-FIELDS = {*ClassifierConfig.model_fields, *BaseConfig.model_fields}
-KNOWN = {"--" + name.replace("_", "-") for name in FIELDS} | {"--no-causal"} | OTHER_OPTIONS
+GUIDES = ["assistant.md", "classification.md", "judging.md", "pretraining.md", "thimble.md"]
+COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
+
+
+def options(command: Any) -> set[str]:
+    """Every flag of a command, and of those below it."""
+    own = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    return own.union({"--help"}, *map(options, getattr(command, "commands", {}).values()))
+
+
+KNOWN = set().union(*map(options, COMMANDS.values()))
 
 
 def blocks(document: Path, language: str) -> list[str]:
@@ -33,11 +43,11 @@ def test_every_link_leads_somewhere(document: Path) -> None:
     assert targets == [] or all((document.parent / target).exists() for target in targets)
 
 
-@pytest.mark.parametrize("name", ["classification.md", "pretraining.md"])
+@pytest.mark.parametrize("name", GUIDES)
 def test_every_command_of_a_guide_is_a_command(name: str) -> None:
     lines = [line for block in blocks(ROOT / "docs" / name, "") for line in block.splitlines()]
     verbs = [shlex.split(line, comments=True)[1] for line in lines if line.startswith("gptailor ")]
-    assert verbs and set(verbs) <= {"inspect", "train", "predict", "generate", "tokenizer"}
+    assert verbs and set(verbs) <= COMMANDS.keys()
 
 
 def test_the_python_of_the_guide_runs(

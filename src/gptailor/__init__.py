@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from gptailor.errors import UserError
     from gptailor.estimator import GPTailorClassifier
     from gptailor.predict import TextClassifier, load
+    from gptailor.tasks.assistant import train_assistant
     from gptailor.tasks.classifier import train_classifier
 
-__all__ = ["GPTailorClassifier", "TextClassifier", "UserError", "load", "train_classifier"]
+__all__ = ["GPTailorClassifier", "TextClassifier", "UserError", "load", "train_assistant", "train_classifier"]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -23,6 +24,7 @@ _HOMES = {
     "TextClassifier": "gptailor.predict",
     "UserError": "gptailor.errors",
     "load": "gptailor.predict",
+    "train_assistant": "gptailor.tasks.assistant",
     "train_classifier": "gptailor.tasks.classifier",
 }
 

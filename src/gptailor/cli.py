@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from rich.console import Console
 
 from gptailor import __version__
-from gptailor.config import BaseConfig, ClassifierConfig, RunConfig, group_of, load_config
+from gptailor.config import AssistantConfig, BaseConfig, ClassifierConfig, RunConfig, group_of, load_config
 from gptailor.errors import UserError
 
 app = typer.Typer(
@@ -29,19 +29,21 @@ app.add_typer(tokenizer, name="tokenizer")
 console = Console(stderr=True)
 
 
-def with_options(kind: type[RunConfig]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command the options of ``kind``; it receives those that were given as ``given``.
+def with_options(*kinds: type[RunConfig]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the options of all ``kinds``; it receives those that were given as ``given``.
 
     Values stay strings here: the configuration checks them all together.
     """
 
+    fields = {name: field for kind in reversed(kinds) for name, field in kind.model_fields.items()}
+
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def run(**values: Any) -> None:
-            given = {name: values.pop(name) for name in kind.model_fields}
+            given = {name: values.pop(name) for name in fields}
             command(given={name: value for name, value in given.items() if value is not None}, **values)
 
         own = [p for p in python_inspect.signature(command, eval_str=True).parameters.values() if p.name != "given"]
-        parameters = [*(_parameter(name, kind) for name in kind.model_fields), *own]
+        parameters = [*(_parameter(name, field) for name, field in fields.items()), *own]
         setattr(run, "__signature__", python_inspect.Signature(parameters))  # noqa: B010
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         run.__name__, run.__doc__ = getattr(command, "__name__", ""), command.__doc__
@@ -50,9 +52,8 @@ def with_options(kind: type[RunConfig]) -> Callable[[Callable[..., None]], Calla
     return decorate
 
 
-def _parameter(name: str, kind: type[RunConfig]) -> python_inspect.Parameter:
+def _parameter(name: str, field: FieldInfo) -> python_inspect.Parameter:
     """A configuration field as a command-line parameter."""
-    field = kind.model_fields[name]
     flag = "--" + name.replace("_", "-")
     if name == "data":
         argument = typer.Argument(help=field.description, show_default=False)
@@ -123,6 +124,26 @@ def train_classifier(*, config: ConfigFile = None, resume: Resume = False, given
         raise typer.Exit(130)
 
 
+@train.command("assistant")
+@with_options(AssistantConfig)
+def train_assistant(*, config: ConfigFile = None, resume: Resume = False, given: dict[str, Any]) -> None:
+    """Train an assistant on instructions or conversations with answers.
+
+    Example: gptailor train assistant questions.json --template chatml --out runs/helper
+    """
+    options = load_config(AssistantConfig, _resumed(config, resume, given), given)
+    from gptailor.show import show_assistant
+    from gptailor.tasks.assistant import run_assistant
+    from gptailor.tasks.run import RunFolder
+    from gptailor.train.loop import stop_on_interrupt
+
+    with stop_on_interrupt() as stop:
+        folder = run_assistant(options, resume=resume, console=console, stop=stop)
+    show_assistant(console, RunFolder(folder, resume=True).read_json("metrics.json"), folder)
+    if stop.requested:
+        raise typer.Exit(130)
+
+
 @train.command("base")
 @with_options(BaseConfig)
 def train_base(*, config: ConfigFile = None, resume: Resume = False, given: dict[str, Any]) -> None:
@@ -171,26 +192,61 @@ def generate(
     top_p: Annotated[
         float | None, typer.Option(help="draw from the fewest tokens that reach p", min=0.01, max=1)
     ] = None,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="above 1, tokens that were there already are less likely", min=0.01)
+    ] = 1.0,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="end before this string; may be given several times", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(help="seed of the draws", min=0)] = 123,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="where to compute")] = "auto",
 ) -> None:
     """Continue a text with a language model."""
+    from gptailor.show import plain
     from gptailor.tasks.generate import generate_command
 
-    print(generate_command(folder, prompt, max_new_tokens, temperature, top_k, top_p, seed, device))
+    notes: list[str] = []
+    streams = sys.stdout.isatty()
+    text = generate_command(
+        folder,
+        prompt,
+        max_new_tokens,
+        temperature,
+        top_k,
+        top_p,
+        seed,
+        device,
+        repetition_penalty,
+        stop or [],
+        on_text=lambda piece: print(plain(piece), end="", flush=True) if streams else None,
+        on_note=notes.append,
+    )
+    print("" if streams else text)
+    for note in notes:
+        console.print(f"[yellow]note:[/] {note}", highlight=False)
 
 
 @app.command()
-@with_options(ClassifierConfig)
-def inspect(*, config: ConfigFile = None, given: dict[str, Any]) -> None:
+@with_options(ClassifierConfig, AssistantConfig)
+def inspect(
+    *,
+    task: Annotated[str, typer.Option(metavar="classifier|assistant", help="what would be trained")] = "classifier",
+    ids: Annotated[bool, typer.Option("--ids", help="for an assistant: show the number of each token")] = False,
+    config: ConfigFile = None,
+    given: dict[str, Any],
+) -> None:
     """Look at data as a training run would see it, without training.
 
-    Shows the data receipt, some texts in tokens, and an estimate of memory and time.
+    Shows the data receipt, some texts in tokens, and for a classifier an estimate of memory and time.
     """
-    options = load_config(ClassifierConfig, config, given)
-    from gptailor.tasks.inspect import inspect_classifier
+    if task not in ("classifier", "assistant"):
+        raise UserError(f"--task {task}", expected="classifier or assistant")
+    from gptailor.tasks.inspect import inspect_assistant, inspect_classifier
 
-    inspect_classifier(options, Console())
+    if task == "assistant":
+        inspect_assistant(load_config(AssistantConfig, config, given), Console(), ids=ids)
+    else:
+        inspect_classifier(load_config(ClassifierConfig, config, given), Console())
 
 
 @app.command()
@@ -213,6 +269,41 @@ def predict(
 
     how = {"encoding": encoding, "delimiter": delimiter}
     predict_command(folder, texts or [], file, out, text, how, device, console)
+
+
+@app.command()
+def judge(
+    answers: Annotated[Path, typer.Argument(help="records with a response to each", show_default=False)],
+    judge: Annotated[
+        str,
+        typer.Option(
+            "--with",
+            metavar="JUDGE",
+            help="rules, ollama:MODEL, openai:MODEL or http(s)://HOST/v1#MODEL",
+            show_default=False,
+        ),
+    ],
+    other: Annotated[
+        Path | None, typer.Argument(help="other responses to the same records, to compare with", show_default=False)
+    ] = None,
+    response: Annotated[str, typer.Option(help="key of the response")] = "model_response",
+    other_response: Annotated[
+        str | None, typer.Option(help="key of the response to compare with, in the other file or the same one")
+    ] = None,
+    pairwise: Annotated[bool, typer.Option("--pairwise", help="ask which of two is better, in both orders")] = False,
+    repeats: Annotated[int, typer.Option(help="ask everything this often, and average", min=1)] = 1,
+    workers: Annotated[int, typer.Option(help="questions asked at the same time", min=1, max=64)] = 4,
+    out: Annotated[
+        Path | None, typer.Option(help="file that keeps the replies; without it, one beside the answers")
+    ] = None,
+) -> None:
+    """Score answers from 0 to 100, or compare two, by a language model or by fixed rules.
+
+    Example: gptailor judge runs/assistant/responses.json --with ollama:llama3
+    """
+    from gptailor.tasks.judge import judge_command
+
+    judge_command(answers, other, judge, response, other_response, pairwise, repeats, workers, out, console)
 
 
 @app.callback(invoke_without_command=True)

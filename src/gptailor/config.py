@@ -63,6 +63,11 @@ class RunConfig(BaseModel):
 class TableConfig(RunConfig):
     """The options of the tasks that learn from rows: some of them to train on, some to choose by, some to test on."""
 
+    base: str = option(
+        "thimble",
+        "the model to start from: thimble, a folder, a name such as gpt2-small, or random:SIZE",
+        group="Model",
+    )
     data: str = option(..., "a file, a folder with train/validation/test files, or a catalogue name", group="Data")
     validation: str | None = option(None, "a separate validation file", group="Data")
     test: str | None = option(None, "a separate test file", group="Data")
@@ -85,17 +90,24 @@ class TableConfig(RunConfig):
         None, "passes over the training part [default: by base]", group="Training", ge=1, le=100_000
     )
     keep: Literal["best", "last"] = option(
-        "best", "weights to keep: best macro F1 on validation, or last", group="Training"
+        "best", "weights to keep: best on validation (macro F1 of labels, loss of answers), or last", group="Training"
     )
     patience: int | None = option(None, "stop after this many evaluations without a better one", group="Training", ge=1)
-
-    seeds: int = option(1, "repeat with this many seeds and report mean and spread", group="Run", ge=1)
 
     @field_validator("header", "quoting", mode="before")
     @classmethod
     def _yes_or_no(cls, value: Any) -> Any:
         """YAML takes a bare ``yes`` or ``no`` for a truth value."""
         return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+
+
+SMALL = 6  # blocks of a base that is trained whole
+FEWEST_STEPS = 200  # that the usual number of epochs is raised to
+USUAL = {  # what a classifier's options are when they are left to the base
+    "random": {"layers": "all", "lr": 5e-4, "epochs": 10},
+    "small": {"layers": "all", "lr": 3e-4, "epochs": 5},
+    "large": {"layers": "1", "lr": 5e-5, "epochs": 5},
+}
 
 
 class ClassifierConfig(TableConfig):
@@ -116,7 +128,9 @@ class ClassifierConfig(TableConfig):
     test_share: float = option(0.2, "share of the texts for the test", group="Data", gt=0, lt=0.5)
 
     layers: str | None = option(
-        None, "what is trained: head, the last N blocks, or all [default: 1; all for random]", group="Model"
+        None,
+        "what is trained: head, the last N blocks, or all [default: all; 1 for a base of more than 6 blocks]",
+        group="Model",
     )
     read: Literal["last", "first", "last-position", "mean", "last+mean"] = option(
         "last", "what the class is read from: last or first token, last position with padding, mean", group="Model"
@@ -125,6 +139,8 @@ class ClassifierConfig(TableConfig):
     pad_to: str = option(
         "batch", "pad texts to the longest of: batch, data, context; or to at least N tokens", group="Model"
     )
+
+    seeds: int = option(1, "repeat with this many seeds and report mean and spread", group="Run", ge=1)
 
     @field_validator("layers", mode="before")
     @classmethod
@@ -140,13 +156,54 @@ class ClassifierConfig(TableConfig):
             return str(value)
         raise ValueError("Input should be 'batch', 'data', 'context' or a number of tokens")
 
-    def for_base(self, *, pretrained: bool) -> ClassifierConfig:
+    def for_base(self, *, pretrained: bool, n_layer: int, n_train: int) -> ClassifierConfig:
         """The same options with everything left to the base decided.
 
-        A pretrained base keeps what it knows (last block, small rate, the book's five epochs); random weights have
-        everything to learn.
+        A large pretrained base keeps what it knows (last block, small rate, the book's five epochs); a small one is
+        cheap to train whole; random weights have everything to learn. Few texts are gone through more often.
+
+        Args:
+            n_layer: blocks of the base.
+            n_train: texts to train on.
         """
-        usual = {"layers": "1", "lr": 5e-5, "epochs": 5} if pretrained else {"layers": "all", "lr": 5e-4, "epochs": 10}
+        kind = "random" if not pretrained else "small" if n_layer <= SMALL else "large"
+        usual: dict[str, Any] = dict(USUAL[kind])
+        steps = -(-n_train // (self.batch_size * self.accumulate))
+        usual["epochs"] = max(usual["epochs"], -(-FEWEST_STEPS // steps))
+        return self.model_copy(update={key: value for key, value in usual.items() if getattr(self, key) is None})
+
+
+class AssistantConfig(TableConfig):
+    """The options of ``gptailor train assistant``."""
+
+    template: str = option(
+        "alpaca", "how a question is put: alpaca, phi3, chatml, plain, or a file with a chat template", group="Data"
+    )
+    learn: Literal["response", "last", "all"] = option(
+        "response", "what is learned: every answer, the last one of each record, or everything", group="Data"
+    )
+    overlong: Literal["cut", "drop"] = option(
+        "cut", "records that are too long: lose the end of their answer, or are left out", group="Data"
+    )
+    tolerance: float = option(
+        0.1, "share of the records that may be unusable, and that may be too long", group="Data", ge=0, le=1
+    )
+    keep_empty: bool = option(False, "learn empty answers too, as the book does", group="Data")
+    split: Literal["shuffle", "book"] = option(
+        "shuffle", "parts drawn by the seed without shared questions, or the book's in the file's order", group="Data"
+    )
+    validation_share: float = option(0.05, "share of the records for validation", group="Data", gt=0, lt=0.5)
+    test_share: float = option(0.1, "share of the records for the test", group="Data", gt=0, lt=0.5)
+
+    pack: bool = option(False, "several records in one row as long as the context; none sees another", group="Training")
+
+    answers: int = option(200, "test records that are answered before and after training", group="Run", ge=1)
+    max_new_tokens: int = option(256, "longest answer to a test record, in tokens", group="Run", ge=1)
+
+    def for_base(self, *, pretrained: bool, n_layer: int) -> AssistantConfig:
+        """The same options with everything left to the base decided; all its parameters are trained."""
+        large = {"lr": 5e-5, "epochs": 2}  # as the book has it
+        usual = large if pretrained and n_layer > SMALL else {"lr": 1e-3, "epochs": 3}
         return self.model_copy(update={key: value for key, value in usual.items() if getattr(self, key) is None})
 
 
@@ -217,7 +274,7 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
 
 def with_absolute_paths(config: Config) -> Config:
     """The same options with every file and folder that exists named from the root, so that a recipe works anywhere."""
-    names = [name for name in ("data", "validation", "test", "base", "tokenizer") if hasattr(config, name)]
+    names = [name for name in ("data", "validation", "test", "base", "tokenizer", "template") if hasattr(config, name)]
     values = {name: getattr(config, name) for name in names}
     paths = {name: user_path(value) for name, value in values.items() if isinstance(value, str)}
     return config.model_copy(update={name: str(path.resolve()) for name, path in paths.items() if path.exists()})

@@ -46,7 +46,7 @@ class GPTailorClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        base: str = "random:tiny",
+        base: str = "thimble",
         *,
         epochs: int | None = None,
         lr: float | None = None,

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from gptailor.config import ClassifierConfig
+from gptailor.config import TableConfig
 from gptailor.errors import listing
 
 LABELS_SHOWN = 12
@@ -22,20 +22,10 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 
 def show_receipt(console: Console, receipt: Mapping[str, Any]) -> None:
     """The data receipt: files, what became of the rows, labels, lengths and warnings."""
-    for file in receipt["files"]:
-        console.print(
-            f"[bold]{visible(Path(file['path']).name)}[/] ({file['part']}): {file['rows']:,} rows, {file['format']}"
-        )
-        for sentence in file["said"]:
-            console.print(f"  {visible(sentence)}", highlight=False)
-    rows, columns = receipt["rows"], receipt["columns"]
+    _show_files(console, receipt["files"])
+    columns = receipt["columns"]
     console.print(f"text: {visible(columns['text'])}   label: {visible(columns['label'])}")
-    console.print(f"[bold]{rows['read']:,} rows read, {rows['kept']:,} used, {rows['dropped']:,} left out[/]")
-    for dropped in receipt["dropped"]:
-        places = listing([place.rpartition(":")[2] for place in dropped["lines"]], limit=5)
-        console.print(
-            f"  {dropped['count']:,} × {visible(dropped['reason'])} (line {places}{' ...' * (dropped['count'] > 5)})"
-        )
+    _show_rows(console, receipt)
     if receipt["cut"]["count"]:
         console.print(f"  {receipt['cut']['count']:,} texts are cut to {receipt['cut']['limit']} tokens")
     for conflict in receipt["conflicts"]["examples"][:3]:
@@ -45,6 +35,46 @@ def show_receipt(console: Console, receipt: Mapping[str, Any]) -> None:
     _show_lengths(console, receipt["lengths"])
     for warning in receipt["warnings"]:
         console.print(f"[yellow]note:[/] {visible(warning)}", highlight=False)
+
+
+def show_instructions(console: Console, receipt: Mapping[str, Any]) -> None:
+    """The data receipt of instructions: files and their shape, what became of the records, what is learned."""
+    _show_files(console, receipt["files"])
+    for shape in receipt["shapes"]:
+        unused = f"; not used: {listing(shape['unused'])}" if shape["unused"] else ""
+        console.print(visible(f"read as {shape['shape']}: {', '.join(shape['columns'])}{unused}"), highlight=False)
+    _show_rows(console, receipt)
+    cut = {"responses_cut": "answers", "turns_cut": "conversations"}
+    for key, name in cut.items():
+        if receipt[key]:
+            console.print(f"  {receipt[key]:,} {name} are cut to {receipt['cut']['limit']} tokens, end of text kept")
+    table = Table("part", box=None, pad_edge=False, header_style="dim")
+    for column in ("records", "tokens", "learned", "share"):
+        table.add_column(column, justify="right")
+    for part, numbers in receipt["tokens"].items():
+        counts = (f"{numbers[key]:,}" for key in ("records", "targets", "learned"))
+        table.add_row(part, *counts, f"{numbers['learned_share']:.0%}")
+    console.print(table)
+    _show_lengths(console, receipt["lengths"])
+    for warning in receipt["warnings"]:
+        console.print(f"[yellow]note:[/] {visible(warning)}", highlight=False)
+
+
+def _show_files(console: Console, files: Sequence[Mapping[str, Any]]) -> None:
+    for file in files:
+        name = visible(Path(file["path"]).name)
+        console.print(f"[bold]{name}[/] ({file['part']}): {file['rows']:,} rows, {file['format']}")
+        for sentence in file["said"]:
+            console.print(f"  {visible(sentence)}", highlight=False)
+
+
+def _show_rows(console: Console, receipt: Mapping[str, Any]) -> None:
+    rows = receipt["rows"]
+    console.print(f"[bold]{rows['read']:,} rows read, {rows['kept']:,} used, {rows['dropped']:,} left out[/]")
+    for dropped in receipt["dropped"]:
+        places = listing([place.rpartition(":")[2] for place in dropped["lines"]], limit=5)
+        more = " ..." * (dropped["count"] > 5)
+        console.print(f"  {dropped['count']:,} × {visible(dropped['reason'])} (line {places}{more})")
 
 
 def _show_labels(console: Console, labels: Mapping[str, Mapping[str, int]]) -> None:
@@ -74,11 +104,11 @@ def _show_lengths(console: Console, lengths: Mapping[str, Any]) -> None:
     )
 
 
-def show_plan(console: Console, config: ClassifierConfig, parameters: tuple[int, int], device: str) -> None:
+def show_plan(console: Console, config: TableConfig, parameters: tuple[int, int], device: str, *, layers: str) -> None:
     """What is about to be trained, with everything that was decided for the user."""
     total, trained = parameters
     console.print(
-        f"[bold]{visible(config.base)}[/]: {total:,} parameters, {trained:,} trained (layers: {config.layers}), "
+        f"[bold]{visible(config.base)}[/]: {total:,} parameters, {trained:,} trained (layers: {layers}), "
         f"on {device}; {config.epochs} epochs, batch {config.batch_size}, rate {config.lr:g}",
         highlight=False,
     )
@@ -101,6 +131,20 @@ def show_pieces(console: Console, label: str, where: str, pieces: Sequence[str],
             style="reverse green" if index == read else ("cyan", "default")[index % 2],
         )
     console.print(Text(f"{plain(where)}  [{plain(label)}]  {len(pieces)} tokens", style="bold"))
+    console.print(text)
+
+
+def show_learned(
+    console: Console, where: str, pieces: Sequence[str], learned: Sequence[bool], ids: Sequence[int] | None
+) -> None:
+    """One record as the model sees it: what is learned in green, the rest in alternating shades of grey."""
+    text = Text()
+    for index, (piece, is_learned) in enumerate(zip(pieces, learned, strict=True)):
+        style = ("bold green", "green")[index % 2] if is_learned else ("dim", "default")[index % 2]
+        number = f"[{ids[index]}]" if ids else ""
+        text.append(plain(piece) + number, style=style)
+    told = f"{plain(where)}  {len(pieces)} tokens, {sum(learned)} learned"
+    console.print(Text(told, style="bold"))
     console.print(text)
 
 
@@ -143,6 +187,34 @@ def show_resume(console: Console, folder: Path, task: str = "classifier") -> Non
     """How to go on with a run that was stopped."""
     told = visible(shlex.quote(str(folder)))
     console.print(f"To continue: gptailor train {task} --resume --out {told}", highlight=False, soft_wrap=True)
+
+
+def show_assistant(console: Console, metrics: Mapping[str, Any], folder: Path) -> None:
+    """How near the answers to the test records come to the references, before and after training."""
+    shown = visible(shlex.quote(str(folder)))
+    if not metrics["finished"]:
+        console.print(f"[yellow]Stopped.[/] The model of step {metrics['kept']['step']} is in {shown}", highlight=False)
+        show_resume(console, folder, "assistant")
+        return
+    table = Table("on the test part", box=None, pad_edge=False, header_style="dim")
+    for column in ("right word for word", "chrF", "ROUGE-L", "perplexity of the reference", "n"):
+        table.add_column(column, justify="right")
+    for name, key, style in (("this model", "test", "bold"), ("its base", "base", "")):
+        answers = metrics[key]["answers"]
+        cells = [_with_interval(answers["exact"]["accuracy"], answers["exact"]["interval"], 100)]
+        cells += [_with_interval(answers[score]["mean"], answers[score]["interval"]) for score in ("chrf", "rouge_l")]
+        table.add_row(name, *cells, f"{metrics[key]['perplexity']:.2f}", f"{answers['n']:,}", style=style)
+    console.print(table)
+    console.print(f"model folder  {shown}", highlight=False)
+    console.print(f"answers       {visible(str(folder / 'responses.json'))}", highlight=False)
+    console.print(f'try           gptailor generate {shown} "a question of yours"', highlight=False)
+
+
+def _with_interval(value: float | None, interval: Sequence[float] | None, scale: float = 1) -> str:
+    if value is None:
+        return "-"
+    low, high = interval or (value, value)
+    return f"{scale * value:.1f} ({scale * low:.1f}-{scale * high:.1f})"
 
 
 def show_base(console: Console, metrics: Mapping[str, Any], folder: Path) -> None:

@@ -17,7 +17,7 @@ from gptailor.data.classification import collect
 from gptailor.data.example import Example
 from gptailor.data.inputs import read_parts
 from gptailor.data.receipt import Receipt
-from gptailor.data.splits import Parts, arrange, book, stratified, undersample
+from gptailor.data.splits import Parts, arrange, book, grouped, in_order, stratified, undersample
 from gptailor.errors import UserError
 
 # Most texts have one label, some contradict themselves, many repeat; three of each label make a split possible.
@@ -284,3 +284,36 @@ def test_the_books_split_takes_all_of_the_rarest_label_and_another_seed_draws_ot
 def test_the_books_split_needs_one_file() -> None:
     with pytest.raises(UserError, match="--split book with separate files for train, test"):
         split({"train": distinct(a=9, b=9), "test": distinct("t2", a=3, b=3)}, split="book")
+
+
+# --- records without labels -------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(keys=st.lists(st.integers(0, 30), max_size=80), validation=SHARE, test=SHARE, seed=st.integers(0, 3))
+def test_a_grouped_split_keeps_every_item_once_and_equal_keys_together(
+    keys: list[int], validation: float, test: float, seed: int
+) -> None:
+    items = list(enumerate(keys))
+    shares = {"validation": validation, "test": test}
+    parts = grouped(items, lambda item: item[1], shares, seed)
+    assert sorted(item for members in parts.values() for item in members) == items
+    assert all(members == sorted(members) for members in parts.values())
+    held = [{key for _, key in members} for members in parts.values()]
+    assert not (held[0] & held[1] or held[0] & held[2] or held[1] & held[2])
+    assert all(len(parts[name]) <= max(1, round(share * len(items))) for name, share in shares.items())
+    assert parts == grouped(items, lambda item: item[1], shares, seed)
+
+
+def test_a_grouped_split_of_different_items_has_the_shares_to_the_item() -> None:
+    parts = grouped(range(1100), lambda item: item, {"validation": 0.05, "test": 0.1}, 123)
+    assert {name: len(members) for name, members in parts.items()} == {"train": 935, "validation": 55, "test": 110}
+
+
+def test_the_book_s_order() -> None:
+    parts = in_order(range(1100))
+    assert {name: (members[0], members[-1]) for name, members in parts.items()} == {
+        "train": (0, 934),
+        "test": (935, 1044),
+        "validation": (1045, 1099),
+    }

@@ -1,18 +1,18 @@
-"""Generation: greedy against transformers, and the distributions of sampling worked by hand."""
+"""Generation: both loops against transformers and against each other."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from gptailor.model.decoder import Decoder
-from gptailor.model.generate import choose, generate, nucleus
+from gptailor.model.generate import Continuation, generate, generate_batch
 from gptailor.weights.huggingface import config_values, decoder_tensors
 
 MakeDecoder = Callable[..., Decoder]
@@ -40,7 +40,7 @@ def decoder(make_decoder: MakeDecoder) -> Decoder:
     return lively(make_decoder())
 
 
-# --- The loop ---
+# --- The plain loop ---
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -90,61 +90,133 @@ def test_the_same_seed_draws_the_same_text_and_another_another(decoder: Decoder)
     assert sampled(decoder, 2) != first
 
 
-# --- One choice: logits log 8, log 4, log 2, log 1, log 1 are probabilities of 8, 4, 2, 1, 1 in 16 ---
+# --- Many prompts at once, in float64: no two logits are so near that the order of a sum decides ---
 
-LOGITS = torch.tensor([1.0, 4.0, 1.0, 8.0, 2.0]).log()  # ids 3, 1, 4 in falling order, then 0 and 2
-DRAWS = 4000
-
-
-def shares(temperature: float, top_k: int | None = None, top_p: float | None = None) -> dict[int, float]:
-    generator = torch.Generator().manual_seed(3)
-    drawn = Counter(choose(LOGITS, temperature, top_k, top_p, generator) for _ in range(DRAWS))
-    return {token: count / DRAWS for token, count in drawn.items()}
+CONTEXT = 24
 
 
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"temperature": 1.0}, {3: 8, 1: 4, 4: 2, 0: 1, 2: 1}),
-        ({"temperature": 0.5}, {3: 64, 1: 16, 4: 4, 0: 1, 2: 1}),  # p to the power of 1 / temperature
-        ({"temperature": 2.0}, {3: 8**0.5, 1: 2, 4: 2**0.5, 0: 1, 2: 1}),
-        ({"temperature": 1.0, "top_k": 1}, {3: 1}),
-        ({"temperature": 1.0, "top_k": 2}, {3: 2, 1: 1}),
-        ({"temperature": 1.0, "top_k": 99}, {3: 8, 1: 4, 4: 2, 0: 1, 2: 1}),
-        ({"temperature": 1.0, "top_p": 0.4}, {3: 1}),
-        ({"temperature": 1.0, "top_p": 0.7}, {3: 2, 1: 1}),  # 8/16 is too few, 12/16 reaches it
-        ({"temperature": 1.0, "top_p": 0.8}, {3: 4, 1: 2, 4: 1}),
-        ({"temperature": 1.0, "top_p": 1.0}, {3: 8, 1: 4, 4: 2, 0: 1, 2: 1}),
-        ({"temperature": 1.0, "top_k": 3, "top_p": 0.6}, {3: 2, 1: 1}),  # of the three, 8/14 is too few
-        ({"temperature": 0.5, "top_p": 0.7}, {3: 1}),  # temperature comes first: 64/86 reaches it
-    ],
+@pytest.fixture(scope="module")
+def exact(make_decoder: MakeDecoder) -> Decoder:
+    return lively(make_decoder(5)).double()
+
+
+def prompts_of(lengths: Sequence[int], seed: int = 1) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(0, 300, (length,), generator=generator).tolist() for length in lengths]
+
+
+def plain(decoder: Decoder, prompt: list[int], most: int, **options: Any) -> Continuation:
+    """What the plain loop says while the context lasts."""
+    if len(prompt) > CONTEXT:
+        return Continuation([], "context")
+    room = CONTEXT + 1 - len(prompt)
+    ids = generate(decoder, prompt, max_new_tokens=min(most, room), **options)
+    if len(ids) < min(most, room):
+        return Continuation(ids, "end of text")
+    return Continuation(ids, "length" if most <= room else "context")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, CONTEXT + 2), max_size=6),
+    seed=st.integers(0, 99),
+    most=st.integers(1, 16),
+    end=st.integers(0, 5),
 )
-def test_ids_are_drawn_with_their_probabilities(settings: dict[str, float], expected: dict[int, float]):
-    drawn, total = shares(**settings), sum(expected.values())
-    assert set(drawn) == set(expected)
-    for token, weight in expected.items():
-        share = weight / total
-        deviation = math.sqrt(share * (1 - share) / DRAWS)
-        assert drawn[token] == pytest.approx(share, abs=4 * deviation)
+def test_each_prompt_gets_what_the_plain_loop_says_to_it_alone(
+    exact: Decoder, lengths: list[int], seed: int, most: int, end: int
+):
+    prompts = prompts_of(lengths, seed)
+    said = [id_ for prompt in prompts if len(prompt) <= CONTEXT for id_ in generate(exact, prompt, max_new_tokens=most)]
+    end_of_text = said[end * len(said) // 6] if said else None  # so that rows end early, and not together
+    batch = generate_batch(exact, prompts, max_new_tokens=most, end_of_text=end_of_text)
+    assert batch == [plain(exact, prompt, most, end_of_text=end_of_text) for prompt in prompts]
 
 
-def test_temperature_zero_takes_the_largest_and_draws_nothing():
-    generator = torch.Generator().manual_seed(4)
-    before = generator.get_state()
-    assert choose(LOGITS, 0.0, 2, 0.5, generator) == 3
-    assert torch.equal(generator.get_state(), before)
+def test_prompts_end_for_different_reasons_in_one_batch(exact: Decoder):
+    prompts = prompts_of([2, 9, CONTEXT - 3, CONTEXT, CONTEXT + 1, 5])
+    said = [generate(exact, prompt, max_new_tokens=8) for prompt in prompts]
+    end = next(id_ for id_ in said[1] if sum(id_ in ids for ids in said) == 1)
+    batch = generate_batch(exact, prompts, max_new_tokens=8, end_of_text=end)
+    assert [each.ended for each in batch] == ["length", "end of text", "context", "context", "context", "length"]
+    assert [len(each.ids) for each in batch] == [8, said[1].index(end), 4, 1, 0, 8]
+    assert batch == [plain(exact, prompt, 8, end_of_text=end) for prompt in prompts]
 
 
-@pytest.mark.parametrize(
-    ("probabilities", "top_p", "kept"),
-    [
-        ([0.5, 0.3, 0.2], 0.7, [0.5, 0.3, 0.0]),
-        ([0.2, 0.5, 0.3], 0.7, [0.0, 0.5, 0.3]),
-        ([0.5, 0.25, 0.25], 0.5, [0.5, 0.0, 0.0]),
-        ([0.5, 0.25, 0.25], 1.0, [0.5, 0.25, 0.25]),
-        ([0.5, 0.3, 0.2], 1e-9, [0.5, 0.0, 0.0]),
-    ],
-)
-def test_nucleus(probabilities: list[float], top_p: float, kept: list[float]):
-    values: Tensor = nucleus(torch.tensor(probabilities), top_p)
-    torch.testing.assert_close(values, torch.tensor(kept))
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_greedy_batch_equals_transformers_on_prompts_of_different_lengths(make_decoder: MakeDecoder, seed: int):
+    decoder = lively(make_decoder(seed, context_length=32)).double()
+    prompts = prompts_of([1, 12, 5, 8], seed)
+    padded = torch.tensor([[0] * (12 - len(prompt)) + prompt for prompt in prompts])
+    real = torch.tensor([[0] * (12 - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    config = GenerationConfig(max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0)
+    model = theirs(decoder).double()
+    expected = model.generate(padded, attention_mask=real, generation_config=config)[:, 12:].tolist()
+    batch = generate_batch(decoder, prompts, max_new_tokens=20)
+    assert [each.ids for each in batch] == expected and len(set(map(tuple, expected))) == 4
+
+
+@pytest.mark.parametrize("penalty", [0.7, 1.3, 5.0])
+def test_the_repetition_penalty_is_that_of_transformers(make_decoder: MakeDecoder, penalty: float):
+    decoder = lively(make_decoder(1, context_length=32)).double()
+    prompts, model = prompts_of([4, 9]), theirs(decoder).double()
+    config = GenerationConfig(
+        max_new_tokens=20, do_sample=False, repetition_penalty=penalty, eos_token_id=None, pad_token_id=0
+    )
+    inputs = [torch.tensor([prompt]) for prompt in prompts]  # one by one, for theirs counts padding as said
+    said = [model.generate(ids, generation_config=config)[0, ids.size(1) :].tolist() for ids in inputs]
+    batch = generate_batch(decoder, prompts, max_new_tokens=20, repetition_penalty=penalty)
+    assert [each.ids for each in batch] == said
+    assert batch != generate_batch(decoder, prompts, max_new_tokens=20)
+
+
+def test_draws_follow_the_seed_of_each_prompt_and_no_neighbour(exact: Decoder):
+    how: dict[str, Any] = {"temperature": 1.5, "top_k": 50, "top_p": 0.95}
+    prompts, seeds = prompts_of([3, 8, 1, 6]), [11, 12, 13, 11]
+    expected = [
+        plain(exact, prompt, 12, generator=torch.Generator().manual_seed(seed), **how)
+        for prompt, seed in zip(prompts, seeds, strict=True)
+    ]
+    assert generate_batch(exact, prompts, max_new_tokens=12, seeds=seeds, **how) == expected
+    turned = generate_batch(exact, prompts[::-1], max_new_tokens=12, seeds=seeds[::-1], **how)
+    assert turned[::-1] == expected
+    same = generate_batch(exact, [prompts[0]] * 3, max_new_tokens=12, seeds=[7, 8, 7], **how)
+    assert same[0] == same[2] != same[1]
+
+
+def test_ids_are_told_as_they_come(exact: Decoder):
+    prompts, told = prompts_of([7, 2, 4]), []
+    end = generate(exact, prompts[2], max_new_tokens=6)[-1]
+    batch = generate_batch(
+        exact, prompts, max_new_tokens=6, end_of_text=end, on_token=lambda row, id_: told.append((row, id_))
+    )
+    assert [[id_ for row, id_ in told if row == number] for number in range(3)] == [each.ids for each in batch]
+    assert [row for row, _ in told[:3]] == [0, 1, 2], "one of each prompt, and not one prompt after the other"
+
+
+def letters(ids: Sequence[int]) -> str:
+    """A text of which each id is two letters, so that a stop string may begin and end inside one."""
+    return "".join(chr(97 + id_ // 20) + chr(97 + id_ % 20) for id_ in ids)
+
+
+def test_a_stop_string_ends_the_text_with_the_token_that_completes_it(exact: Decoder):
+    how: dict[str, Any] = {"max_new_tokens": 12, "temperature": 2.0, "seeds": [1, 2, 3]}
+    prompts = prompts_of([3, 8, 5])
+    whole = [each.ids for each in generate_batch(exact, prompts, **how)]
+    stop = [letters(whole[0])[5:8], letters(whole[1])[9:14]]
+    batch = generate_batch(exact, prompts, stop=stop, decode=letters, **how)
+    assert [each.ended for each in batch] == ["stop string", "stop string", "length"]
+    for each, ids in zip(batch, whole, strict=True):
+        found = [n for n in range(1, 13) if any(one in letters(ids[:n]) for one in stop)]
+        assert each.ids == ids[: found[0] if found else 12]
+
+
+def test_nothing_to_do_is_done(exact: Decoder):
+    assert generate_batch(exact, [], max_new_tokens=5) == []
+    assert generate_batch(exact, [[1], [2, 3]], max_new_tokens=0) == [Continuation([], "length")] * 2
+
+
+def test_bf16_products_need_nothing_else(decoder: Decoder):
+    with torch.autocast("cpu", torch.bfloat16):
+        batch = generate_batch(decoder, prompts_of([3, 9]), max_new_tokens=10)
+    assert [len(each.ids) for each in batch] == [10, 10]

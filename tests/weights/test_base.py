@@ -22,7 +22,7 @@ from gptailor.model.config import SIZES, ModelConfig
 from gptailor.model.decoder import Decoder
 from gptailor.model.head import Classifier
 from gptailor.tokenizer import Tokenizer
-from gptailor.weights.base import open_base
+from gptailor.weights.base import THIMBLE, open_base
 from gptailor.weights.folder import ClassifierFolder, ClassifierSettings, save_classifier
 from tests.weights.hub import TOKEN, serve
 
@@ -82,14 +82,48 @@ def test_a_random_base_takes_the_tokenizer_of_a_folder(classifier: Path, tokeniz
     assert "no such folder" in refusal("random:tiny", "nowhere")
 
 
+# --- Thimble ---
+
+
+def test_thimble_is_small_and_opens_in_a_moment():
+    base = open_base("thimble")
+    assert base.pretrained and base.config.context_length >= 512 and base.config.vocab_size == 8192
+    assert 5e6 <= sum(p.numel() for p in base.load(Tokenizer.load(THIMBLE)).parameters()) <= 10e6
+    assert sum(file.stat().st_size for file in THIMBLE.iterdir()) < 16 * 2**20
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "I would like to book a table for two people at the restaurant.",
+        "The king and his brother went to the house by the river.",
+        "Could you please tell me what time the next train leaves?",
+    ],
+)
+@torch.no_grad()
+def test_thimble_knows_english(sentence: str):
+    """The sentence is far likelier than the same words from last to first."""
+    base = open_base("thimble")
+    assert base.tokenizer
+    decoder = base.load(base.tokenizer).eval()
+    backwards = " ".join(reversed(sentence.split()))
+    losses = []
+    for text in (sentence, backwards):
+        ids = torch.tensor([base.tokenizer.encode(text)])
+        logits = decoder.logits(decoder(ids[:, :-1]))
+        losses.append(float(torch.nn.functional.cross_entropy(logits[0], ids[0, 1:])))
+    assert losses[0] < losses[1] - 1, losses
+
+
 # --- Names that are none ---
 
-KNOWN = ("gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl", "random:tiny", "random:gpt2-xl")
+KNOWN = ("thimble", "gpt2-small (openai-community/gpt2)", "gpt2-medium", "gpt2-large", "gpt2-xl", "random:tiny")
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
+        ("thimbel", "did you mean 'thimble'?"),
         ("gpt2-smal", "did you mean 'gpt2-small'?"),
         ("gpt2_medium", "did you mean 'gpt2-medium'?"),
         ("randomtiny", "did you mean 'random:tiny'?"),
@@ -229,7 +263,7 @@ def test_a_name_that_the_hub_cannot_have(name: str):
 ASK = """
 import json, sys, time
 from gptailor.errors import UserError
-from gptailor.weights.base import open_base
+from gptailor.weights.base import THIMBLE, open_base
 answers = {}
 for name in sys.argv[1:]:
     start = time.monotonic()

@@ -231,7 +231,7 @@ class Source:
             if self.stored_head.startswith(magic):
                 raise UserError(f"found binary data: {self.path} is {what}", expected=expected)
         if not self.head.strip(b"\r\n"):
-            raise UserError(f"{self.path} is empty", expected="rows of text and label")
+            raise UserError(f"{self.path} is empty", expected="rows of data")
         size = len(self.head)
         if size - len(self.head.translate(None, _CONTROL)) > 0.1 * size:
             wide = 0.3 < self.head.count(0) / size < 0.6

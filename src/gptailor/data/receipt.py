@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,63 @@ class Receipt:
             "lengths": _distribution(self.lengths),
             "warnings": self.warnings,
         }
+
+
+class InstructionReceipt(Receipt):
+    """What became of every row of instruction data, and of the tokens that are learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[dict[str, Any]] = []
+        self.empty_outputs: list[str] = []
+        self.unanswered: list[str] = []
+        self.parts: dict[str, int] = {}
+        self.tokens: dict[str, Counter[str]] = {}
+        self.prompts_over = self.responses_cut = self.turns_cut = 0
+
+    def add_shape(self, table: Table, shape: str, columns: Sequence[str]) -> None:
+        """A table was recognised as ``shape`` by its columns; the others are not used."""
+        unused = [name for name in table.columns if name not in columns]
+        self.shapes.append({"path": str(table.path), "shape": shape, "columns": list(columns), "unused": unused})
+
+    def arranged(self, openings: Mapping[str, Sequence[Hashable]]) -> None:
+        """The records of each part by their first question; counts those that training also has."""
+        trained_on = set(openings["train"])
+        for name in ("validation", "test"):
+            shared = sum(opening in trained_on for opening in openings[name])
+            self.shared[name] = {"n": len(openings[name]), "in_train": shared}
+            if shared:
+                self.warn(
+                    f"{shared} of {len(openings[name])} {name} questions stand word for word in the training part"
+                )
+
+    def learn(self, part: str, learned: np.ndarray) -> None:
+        """A record was encoded: ``learned`` (t,) tells which of its tokens, the end of text last, are learned."""
+        numbers = {"records": 1, "targets": len(learned) - 1, "learned": int(learned.sum()), "ends": int(learned[-1])}
+        self.tokens.setdefault(part, Counter()).update(numbers)
+
+    def fitted(self, kept: Mapping[str, int], limit: int, *, prompts_over: int) -> None:
+        """What is left of each part once all records have ids; ``prompts_over`` have no room for an answer."""
+        self.parts, self.kept, self.limit, self.prompts_over = dict(kept), sum(kept.values()), limit, prompts_over
+
+    def to_dict(self) -> dict[str, Any]:
+        """The receipt as it is saved in ``receipt.json``."""
+        of_labels = ("columns", "labels", "conflicts", "duplicates")
+        return {
+            **{key: value for key, value in super().to_dict().items() if key not in of_labels},
+            "shapes": self.shapes,
+            "parts": self.parts,
+            "empty_outputs": {"count": len(self.empty_outputs), "lines": self.empty_outputs[:SHOWN]},
+            "unanswered": {"count": len(self.unanswered), "lines": self.unanswered[:SHOWN]},
+            "prompts_over": self.prompts_over,
+            "responses_cut": self.responses_cut,
+            "turns_cut": self.turns_cut,
+            "tokens": {part: _with_share(numbers) for part, numbers in self.tokens.items()},
+        }
+
+
+def _with_share(numbers: Mapping[str, int]) -> dict[str, Any]:
+    return {**numbers, "learned_share": round(numbers["learned"] / max(1, numbers["targets"]), 4)}
 
 
 def _distribution(lengths: Sequence[int]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from gptailor.data.receipt import Receipt
 from gptailor.errors import UserError, listing
 
 Parts = dict[str, list[Example]]
+T = TypeVar("T")
 
 
 def arrange(given: Parts, config: ClassifierConfig, receipt: Receipt) -> Parts:
@@ -157,3 +159,33 @@ def _drop_rest(examples: Sequence[Example], kept: Sequence[Example], receipt: Re
     for example in examples:
         if id(example) not in stay:
             receipt.drop("left out to balance the labels", example.where)
+
+
+def grouped(
+    items: Sequence[T], key: Callable[[T], Hashable], shares: Mapping[str, float], seed: int
+) -> dict[str, list[T]]:
+    """Splits so that items with the same key are in one part; each part keeps the order of the items.
+
+    Args:
+        shares: share of the items in each part but ``train``, which gets the rest; at least one item.
+        seed: decides which groups fill a part; one that is too large for the room that is left goes elsewhere.
+    """
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for row, item in enumerate(items):
+        groups[key(item)].append(row)
+    ordered, room = list(groups.values()), {name: max(1, round(share * len(items))) for name, share in shares.items()}
+    parts: dict[str, list[int]] = {"train": [], **{name: [] for name in shares}}
+    for index in np.random.default_rng(seed).permutation(len(ordered)):
+        group = ordered[index]
+        parts[next((name for name in shares if len(parts[name]) + len(group) <= room[name]), "train")] += group
+    return {name: [items[row] for row in sorted(rows)] for name, rows in parts.items()}
+
+
+def in_order(items: Sequence[T]) -> dict[str, list[T]]:
+    """The book's split of instructions: the first 85 % to train on, the next 10 % to test, the rest for validation."""
+    train, test = int(0.85 * len(items)), int(0.1 * len(items))
+    return {
+        "train": list(items[:train]),
+        "validation": list(items[train + test :]),
+        "test": list(items[train : train + test]),
+    }

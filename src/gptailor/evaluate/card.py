@@ -1,4 +1,4 @@
-"""The model card of a base model."""
+"""The model cards of language models: a base, an assistant."""
 
 from __future__ import annotations
 
@@ -15,13 +15,23 @@ def write_base_card(folder: Path, history: list[dict[str, Any]]) -> Path:
     Args:
         history: the lines of history.jsonl.
     """
-    read: dict[str, Any] = {
-        name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("metrics", "receipt", "manifest")
-    }
+    return _write(folder, "base_card.md.j2", ["metrics", "receipt", "manifest"], curve=_curve(history))
+
+
+def write_assistant_card(folder: Path) -> Path:
+    """Writes ``README.md`` into the folder of an assistant from the JSON files of its run.
+
+    Of a run that was stopped there are no answers to show.
+    """
+    answered = ["responses"] if (folder / "responses.json").exists() else []
+    return _write(folder, "assistant_card.md.j2", ["metrics", "receipt", "manifest", *answered])
+
+
+def _write(folder: Path, template: str, files: list[str], **parts: Any) -> Path:
+    read = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in files}
+    text = environment(autoescape=False).get_template(template).render(name=folder.resolve().name, **read, **parts)
     path = folder / "README.md"
-    template = environment(autoescape=False).get_template("base_card.md.j2")
-    path.write_text(template.render(name=folder.resolve().name, curve=_curve(history), **read), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     return path
 
 

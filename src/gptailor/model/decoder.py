@@ -5,11 +5,16 @@ Letters: B batch, T tokens, C embedding width (n_embd), H heads, D head size, V 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptailor.model.config import ModelConfig
+
+# New keys and values (B, T, C) each -> those of earlier tokens too, (B, S, C) each; see ``cache``.
+Past = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Attention(nn.Module):
@@ -21,12 +26,15 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd)
         self.out = nn.Linear(config.n_embd, config.n_embd)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, at: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, at: Tensor | None = None, past: Past | None = None
+    ) -> Tensor:
         """``x`` (B, T, C) -> (B, T, C), or (B, 1, C) with ``at``.
 
         Args:
             mask: (B, T, T) bool, True where a query (second axis) may see a key (third); None is the causal mask.
             at: (B,) int64, the one position of each text that asks; all positions are still keys and values.
+            past: adds the keys and values of earlier tokens; the mask is then (B, T, S), or None where there are none.
         """
         if at is None:
             q, k, v = self.qkv(x).chunk(3, dim=-1)  # (B, T, C) each
@@ -36,6 +44,8 @@ class Attention(nn.Module):
             q = F.linear(pick(x, at), weight[:width], bias[:width])  # (B, 1, C)
             k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
             mask = seen_from(at, x.size(1)) if mask is None else pick(mask, at)  # (B, 1, T)
+        if past is not None:
+            k, v = past(k, v)  # (B, S, C)
         q, k, v = (self.split_heads(part) for part in (q, k, v))  # (B, H, T, D)
         mask = None if mask is None else mask.unsqueeze(1)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
@@ -69,9 +79,11 @@ class Block(nn.Module):
         self.norm_2 = nn.LayerNorm(config.n_embd, eps=config.norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, at: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, at: Tensor | None = None, past: Past | None = None
+    ) -> Tensor:
         """(B, T, C) -> (B, T, C); with ``at`` (B,) only the output at that position, (B, 1, C)."""
-        attended = self.attention(self.norm_1(x), mask, at)
+        attended = self.attention(self.norm_1(x), mask, at, past)
         x = (x if at is None else pick(x, at)) + attended
         return x + self.mlp(self.norm_2(x))
 

@@ -189,7 +189,7 @@ def _finish(
         measured, _ = corpus.evaluate()
         baselines = corpus.baselines()
     dtype = torch.bfloat16 if corpus.config.save_in == "bf16" else torch.float32
-    save_language_model(run.path, corpus.decoder, tokenizer, dtype=dtype)
+    save_language_model(run.path, corpus.decoder, tokenizer, task="base", dtype=dtype)
     seen = progress.step * corpus.config.accumulate * corpus.config.batch_size * corpus.context_length
     held_out = {
         "documents": sum(store.held_out.documents for store in corpus.stores),

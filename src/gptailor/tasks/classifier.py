@@ -101,7 +101,7 @@ def _one_run(config: ClassifierConfig, run: RunFolder, console: Console, stop: S
         return run.read_json("metrics.json")
     parameters = count_parameters(feed.model)
     show_receipt(console, receipt)
-    show_plan(console, config, parameters, str(feed.device))
+    show_plan(console, config, parameters, str(feed.device), layers=str(config.layers))
     with run.timed("trunk"), console.status("computing the frozen blocks"):
         feed.keep_trunk(run.checkpoints)
     show_trunk(console, feed.depth, kept=feed.trunk is not None)

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from gptailor.config import ClassifierConfig
+from gptailor.config import AssistantConfig, ClassifierConfig
 from gptailor.evaluate.format import duration
 from gptailor.model.decoder import Decoder
 from gptailor.model.head import Classifier, count_parameters, freeze
-from gptailor.show import show_pieces, show_plan, show_receipt
+from gptailor.show import show_instructions, show_learned, show_pieces, show_plan, show_receipt
+from gptailor.tasks import assistant
 from gptailor.tasks.estimate import estimate_classifier
 from gptailor.tasks.prepare import Prepared, prepare
 
@@ -30,6 +31,25 @@ def inspect_classifier(config: ClassifierConfig, console: Console) -> None:
     _show_examples(prepared, console)
     console.print()
     _show_estimate(prepared, console)
+
+
+def inspect_assistant(config: AssistantConfig, console: Console, *, ids: bool) -> None:
+    """Prints the data receipt and some training records in tokens, those that are learned in colour.
+
+    Args:
+        ids: show the number of each token too.
+
+    Raises:
+        UserError: for what a training run would refuse.
+    """
+    prepared = assistant.prepare(config)
+    show_instructions(console, prepared.receipt.to_dict())
+    records = sorted(prepared.parts["train"], key=lambda record: record.n_inputs)
+    console.print(f"\n[bold]Training records as the model sees them[/], template {prepared.template.name}")
+    for place in np.linspace(0, len(records) - 1, min(SHOWN, len(records))).astype(int):
+        record = records[place]
+        pieces = prepared.tokenizer.pieces(record.ids.tolist())
+        show_learned(console, record.where, pieces, record.learned.tolist(), record.ids.tolist() if ids else None)
 
 
 def _show_examples(prepared: Prepared, console: Console) -> None:
@@ -62,7 +82,7 @@ def _show_estimate(prepared: Prepared, console: Console) -> None:
         epochs=config.epochs,
         batch_size=min(config.batch_size, len(lengths)),
     )
-    show_plan(console, config, count_parameters(model), config.device)
+    show_plan(console, config, count_parameters(model), config.device, layers=str(config.layers))
     memory, speed = f"{estimate.memory / 2**30:.1f} GiB", f"{estimate.speed / 1e9:.0f} GFLOP/s"
     console.print(
         f"estimate for training on this CPU: [bold]{duration(estimate.seconds)}[/] and [bold]{memory}[/] of memory "

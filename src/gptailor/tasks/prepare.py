@@ -74,7 +74,7 @@ def encode_parts(config: ClassifierConfig, base: Base, parts: Parts, receipt: Re
     Raises:
         UserError: when lengths and padding do not fit the base.
     """
-    config = config.for_base(pretrained=base.pretrained)
+    config = config.for_base(pretrained=base.pretrained, n_layer=base.config.n_layer, n_train=len(parts["train"]))
     tokenizer = base.tokenizer or Tokenizer.train([example.text for example in parts["train"]], config.vocab)
     for examples in parts.values():
         encode(examples, tokenizer)

@@ -84,14 +84,24 @@ def save_classifier(folder: Path, saved: ClassifierFolder) -> None:
         decoder_tensors(decoder) | {"score.weight": saved.model.head.weight},
         saved.tokenizer,
         decoder.config.context_length,
+        {},
     )
 
 
-def save_language_model(folder: Path, decoder: Decoder, tokenizer: Tokenizer, *, dtype: torch.dtype) -> None:
-    """Writes a base model as transformers' ``GPT2LMHeadModel`` reads it; the head is the token embedding again.
+def save_language_model(
+    folder: Path,
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    *,
+    task: Literal["base", "assistant"],
+    dtype: torch.dtype,
+    texts: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a language model as transformers' ``GPT2LMHeadModel`` reads it; the head is the token embedding again.
 
     Args:
         dtype: of the weights in the file, float32 or bfloat16.
+        texts: further files, by name.
     """
     end = tokenizer.end_of_text
     config = config_values(decoder.config) | {
@@ -99,20 +109,27 @@ def save_language_model(folder: Path, decoder: Decoder, tokenizer: Tokenizer, *,
         "torch_dtype": str(dtype).removeprefix("torch."),
         "bos_token_id": end,
         "eos_token_id": end,
-        "gptailor": {"task": "base"},
+        "gptailor": {"task": task},
     }
     tensors = {name: tensor.to(dtype) for name, tensor in decoder_tensors(decoder).items()}
-    _write_whole(folder, config, tensors, tokenizer, decoder.config.context_length)
+    _write_whole(folder, config, tensors, tokenizer, decoder.config.context_length, texts or {})
 
 
 def _write_whole(
-    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], tokenizer: Tokenizer, context_length: int
+    folder: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    tokenizer: Tokenizer,
+    context_length: int,
+    texts: Mapping[str, str],
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as name:
         unfinished = Path(name)
         write_tensors(unfinished, tensors)
         tokenizer.save(unfinished, context_length=context_length)
+        for file, content in texts.items():
+            (unfinished / file).write_text(content, encoding="utf-8")
         text = json.dumps(config, indent=2, ensure_ascii=False)
         (unfinished / "config.json").write_text(text, encoding="utf-8")
         # config.json last: a folder with it is complete.

@@ -1,0 +1,280 @@
+"""From instructions to an assistant: configuration -> records -> tokens -> loop -> answers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from gptailor.config import AssistantConfig, load_config, user_path, with_absolute_paths
+from gptailor.data.batching import shuffled
+from gptailor.data.inputs import read_parts
+from gptailor.data.instruction import Record, arrange, collect, encode, prompt_ids
+from gptailor.data.packing import collate_records, pack
+from gptailor.data.receipt import InstructionReceipt
+from gptailor.data.templates import TEMPLATE_FILE, Template, open_template
+from gptailor.errors import UserError
+from gptailor.evaluate.answers import reference_metrics, reference_scores
+from gptailor.evaluate.card import write_assistant_card
+from gptailor.model.decoder import Decoder, document_mask
+from gptailor.model.device import choose_device
+from gptailor.model.generate import generate_batch
+from gptailor.model.head import count_parameters
+from gptailor.show import show_instructions, show_plan, visible
+from gptailor.tasks.answers import answer
+from gptailor.tasks.run import RunFolder
+from gptailor.tokenizer import Tokenizer
+from gptailor.train.log import RunLog, check_board
+from gptailor.train.loop import LoopSettings, StopRequest, stop_on_interrupt, train
+from gptailor.train.losses import Loss, next_token_loss
+from gptailor.train.optim import adamw
+from gptailor.train.state import LAST, Progress, load_best, load_state
+from gptailor.weights.base import Base, open_base
+from gptailor.weights.folder import save_language_model
+
+EVALUATIONS = 4  # in an epoch, when --evaluate-every is left open
+SHOWN_TOKENS = 60  # of the answer that is shown at each evaluation
+
+
+@dataclass
+class Prepared:
+    """All that is decided before training, and the records with their tokens by part."""
+
+    config: AssistantConfig
+    base: Base
+    tokenizer: Tokenizer
+    template: Template
+    parts: dict[str, list[Record]]
+    receipt: InstructionReceipt
+    max_length: int
+
+
+def prepare(config: AssistantConfig) -> Prepared:
+    """Reads, checks, splits and encodes the records; nothing is trained or written.
+
+    Raises:
+        UserError: for anything in data or options that cannot work.
+    """
+    template, base = open_template(config.template), open_base(config.base, config.tokenizer)
+    config = config.for_base(pretrained=base.pretrained, n_layer=base.config.n_layer)
+    context, receipt = base.config.context_length, InstructionReceipt()
+    if (config.max_length or 0) > context:
+        expected = f"at most {context}, the context of {base.name}"
+        raise UserError(f"--max-length {config.max_length}", expected=expected)
+    tables, _ = read_parts(config, receipt)
+    given = {
+        part: collect(files, receipt, keep_empty=config.keep_empty, tolerance=config.tolerance)
+        for part, files in tables.items()
+    }
+    shares = {"validation_share": config.validation_share, "test_share": config.test_share}
+    parts = arrange(given, receipt, split=config.split, seed=config.seed, **shares)
+    tokenizer = base.tokenizer or Tokenizer.train(
+        (segment.text for record in parts["train"] for segment in template.segments(record.messages)), config.vocab
+    )
+    max_length = config.max_length or context
+    how = {"learn": config.learn, "overlong": config.overlong, "tolerance": config.tolerance}
+    parts = encode(parts, template, tokenizer, max_length, receipt, **how)
+    return Prepared(config, base, tokenizer, template, parts, receipt, max_length)
+
+
+class Lesson:
+    """The records as the loop wants them: batches, losses, figures."""
+
+    def __init__(self, prepared: Prepared, decoder: Decoder, device: torch.device) -> None:
+        self.prepared, self.config = prepared, prepared.config
+        self.decoder, self.device = decoder, device
+        self.train = prepared.parts["train"]
+        self.lengths = [record.n_inputs for record in self.train]
+        # With packing the rows stay the same in every epoch and only their order changes.
+        self.rows = (
+            pack(self.lengths, prepared.max_length) if self.config.pack else [[i] for i in range(len(self.train))]
+        )
+
+    def epoch(self, number: int) -> list[list[list[Record]]]:
+        """The batches of an epoch, each some rows of some records."""
+        totals = [sum(self.lengths[record] for record in row) for row in self.rows]
+        batches = shuffled(totals, self.config.batch_size, self.config.seed, number)
+        return [[[self.train[record] for record in self.rows[place]] for place in batch] for batch in batches]
+
+    def loss(self, rows: list[list[Record]]) -> Loss:
+        """The summed loss of a batch over its learned tokens."""
+        batch = collate_records(rows, self.prepared.tokenizer.end_of_text).to(self.device)
+        alone = all(len(row) == 1 for row in rows)  # then the causal mask hides the padding, which comes last
+        mask = None if alone else document_mask(batch.documents)
+        hidden = self.decoder(batch.input_ids, None if alone else batch.positions, mask)
+        return next_token_loss(hidden, self.decoder.token_embedding.weight, batch.labels)
+
+    @torch.no_grad()
+    def measure(self, part: str) -> dict[str, float]:
+        """Loss in nats per learned token over a whole part, and its perplexity; the batch size does not matter."""
+        records = sorted(self.prepared.parts[part], key=lambda record: record.n_inputs)
+        size = self.config.batch_size
+        losses = [self.loss([[record] for record in records[i : i + size]]) for i in range(0, len(records), size)]
+        loss = sum(float(one.total) for one in losses) / sum(one.count for one in losses)
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700))}
+
+
+def train_assistant(data: str | Path, *, resume: bool = False, quiet: bool = False, **options: Any) -> Path:
+    """Trains an assistant and returns its folder; the same as ``gptailor train assistant``.
+
+    Args:
+        data: a file of instructions or conversations, or a folder with train, validation and test files.
+        resume: continue the run in ``out``.
+        quiet: print nothing.
+        options: those of ``AssistantConfig``, such as ``base="gpt2-medium"``, ``out="runs/mine"``, ``epochs=2``.
+
+    Raises:
+        UserError: for anything in data or options that cannot work; nothing is written then.
+    """
+    config = load_config(AssistantConfig, None, {"data": str(data), **options})
+    with stop_on_interrupt() as stop:
+        folder = run_assistant(config, resume=resume, console=Console(stderr=True, quiet=quiet), stop=stop)
+    if stop.requested:
+        raise KeyboardInterrupt(f"stopped; resume=True continues the run in {folder}")
+    return folder
+
+
+def run_assistant(config: AssistantConfig, *, resume: bool, console: Console, stop: StopRequest) -> Path:
+    """Trains one assistant, lets it answer the test records, and returns the folder.
+
+    Raises:
+        UserError: before anything is written, for what cannot work.
+    """
+    if config.tensorboard:
+        check_board()
+    reference_scores([], [])  # says before the training, and not after it, that a library is not there
+    config = with_absolute_paths(config)
+    run = RunFolder(user_path(config.out or str(Path("runs") / Path(config.data).name.split(".")[0])), resume=resume)
+    with run.timed("data"), console.status("reading the data"):
+        prepared = prepare(config)
+    config, receipt = prepared.config, prepared.receipt.to_dict()
+    run.claim(config, receipt)
+    if run.finished:
+        console.print("this run is finished already: nothing to resume")
+        return run.path
+    show_instructions(console, receipt)
+    device = choose_device(config.device)
+    torch.manual_seed(config.seed)
+    decoder = prepared.base.load(prepared.tokenizer).to(device)
+    parameters = count_parameters(decoder)
+    show_plan(console, config, parameters, str(device), layers="all")
+    lesson = Lesson(prepared, decoder, device)
+    with run.timed("base answers"):
+        before = _judged(lesson, run.checkpoints / "base.jsonl", console, "the base answers the test records")
+    progress, kept = _fit(lesson, run, console, stop)
+    run.timings["train"] = progress.seconds
+    metrics: dict[str, Any] = {"task": "assistant", "finished": not stop.requested, "kept": kept}
+    if not stop.requested:
+        with run.timed("answers"):
+            after = _judged(lesson, run.checkpoints / "tuned.jsonl", console, "answering the test records")
+        metrics |= {"test": after.figures, "base": before.figures}
+        run.write_json("responses.json", _side_by_side(prepared, before.answers, after.answers))
+    texts = {TEMPLATE_FILE: prepared.template.source}
+    save_language_model(run.path, decoder, prepared.tokenizer, task="assistant", dtype=torch.float32, texts=texts)
+    run.write_metrics(metrics)
+    described = dict(zip(("base", "parameters", "trainable"), (config.base, *parameters), strict=True))
+    run.write_manifest(config, str(device), receipt["files"], described)
+    write_assistant_card(run.path)
+    if metrics["finished"] and not config.keep_checkpoints:
+        run.remove_checkpoints()
+    return run.path
+
+
+@dataclass
+class _Judged:
+    answers: list[str]
+    figures: dict[str, Any]
+
+
+def _judged(lesson: Lesson, file: Path, console: Console, told: str) -> _Judged:
+    """Answers to the first test records, and how near they come to the references; the loss is of all test records."""
+    prepared = lesson.prepared
+    asked = prepared.parts["test"][: lesson.config.answers]
+    prompts = prompt_ids([record.question for record in asked], prepared.template, prepared.tokenizer)
+    answers = answer(
+        lesson.decoder,
+        prepared.tokenizer,
+        prompts,
+        max_new_tokens=lesson.config.max_new_tokens,
+        stop=[prepared.template.closing] if prepared.template.closing else [],
+        kept=file,
+        console=console,
+        told=told,
+    )
+    references = [record.answer for record in asked]
+    return _Judged(answers, {**lesson.measure("test"), "answers": reference_metrics(references, answers)})
+
+
+def _side_by_side(prepared: Prepared, before: list[str], after: list[str]) -> list[dict[str, Any]]:
+    """The test records with what the tuned model and its base said."""
+    rows = [record.as_row() for record in prepared.parts["test"]]
+    return [
+        {**row, "model_response": tuned, "base_response": base}
+        for row, tuned, base in zip(rows, after, before, strict=False)
+    ]
+
+
+def _show_sample(lesson: Lesson, record: Record, console: Console) -> None:
+    """What the model answers to a record now."""
+    prepared, tokenizer = lesson.prepared, lesson.prepared.tokenizer
+    (said,) = generate_batch(
+        lesson.decoder,
+        prompt_ids([record.question], prepared.template, tokenizer),
+        max_new_tokens=SHOWN_TOKENS,
+        end_of_text=tokenizer.end_of_text,
+    )
+    asked = " ".join(filter(None, (record.question[-1].content, record.question[-1].input)))
+    console.print(visible(" ".join(f"{asked} -> {tokenizer.decode(said.ids)}".split())), style="dim", highlight=False)
+
+
+def _fit(lesson: Lesson, run: RunFolder, console: Console, stop: StopRequest) -> tuple[Progress, dict[str, Any]]:
+    """Trains, and leaves the weights to keep in the decoder."""
+    config = lesson.config
+    assert config.epochs and config.lr  # decided by ``for_base``
+    optimizer = adamw(lesson.decoder, config.lr, config.weight_decay)
+    saved = (run.checkpoints / LAST).exists()
+    progress = load_state(run.checkpoints, lesson.decoder, optimizer) if saved else Progress()
+    steps = -(-len(lesson.epoch(0)) // config.accumulate)
+    settings = LoopSettings(
+        epochs=config.epochs,
+        steps_per_epoch=steps,
+        accumulate=config.accumulate,
+        lr=config.lr,
+        warmup=config.warmup,
+        schedule=config.schedule,
+        clip=config.clip,
+        evaluate_every=config.evaluate_every or -(-steps // EVALUATIONS),
+        patience=config.patience,
+    )
+    sample = lesson.prepared.parts["validation"][0]
+
+    def evaluate() -> tuple[dict[str, float], list[float]]:
+        figures = lesson.measure("validation")
+        _show_sample(lesson, sample, console)
+        return {"validation_loss": figures["loss"], "validation_perplexity": figures["perplexity"]}, [-figures["loss"]]
+
+    total = config.epochs * steps
+    with RunLog(
+        run.path, total, console=console, tensorboard=config.tensorboard, resumed_at=progress.step, unit="tokens"
+    ) as log:
+        progress = train(
+            lesson.decoder,
+            optimizer,
+            settings,
+            batches=lesson.epoch,
+            loss=lesson.loss,
+            evaluate=evaluate,
+            folder=run.checkpoints,
+            log=log,
+            progress=progress,
+            stop=stop,
+        )
+    if config.keep == "last" or (stop.requested and progress.best_step == 0):
+        return progress, {"which": "last", "epoch": progress.epoch + (progress.position > 0), "step": progress.step}
+    load_best(run.checkpoints, lesson.decoder)
+    assert progress.best is not None
+    return progress, {"which": "best", "epoch": int(progress.best["epoch"]), "step": progress.best_step}
