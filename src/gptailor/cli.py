@@ -185,7 +185,8 @@ def train_tokenizer(
 @app.command()
 def generate(
     folder: Annotated[str, typer.Argument(help="a folder or Hub name of a language model", show_default=False)],
-    prompt: Annotated[str, typer.Argument(help="the text to continue", show_default=False)],
+    prompt: Annotated[str, typer.Argument(help="the text to continue, or the question", show_default=False)],
+    input: Annotated[str, typer.Option(help="for an assistant: what the instruction is about")] = "",
     max_new_tokens: Annotated[int, typer.Option(help="most tokens to add", min=1)] = 60,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time", min=0)] = 0.8,
     top_k: Annotated[int | None, typer.Option(help="draw from the likeliest k tokens", min=1)] = None,
@@ -201,7 +202,10 @@ def generate(
     seed: Annotated[int, typer.Option(help="seed of the draws", min=0)] = 123,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="where to compute")] = "auto",
 ) -> None:
-    """Continue a text with a language model."""
+    """Continue a text with a language model, or let an assistant answer.
+
+    Example: gptailor generate runs/helper "Make this sentence negative." --input "The nurse sings." --temperature 0
+    """
     from gptailor.show import plain
     from gptailor.tasks.generate import generate_command
 
@@ -218,6 +222,7 @@ def generate(
         device,
         repetition_penalty,
         stop or [],
+        input,
         on_text=lambda piece: print(plain(piece), end="", flush=True) if streams else None,
         on_note=notes.append,
     )

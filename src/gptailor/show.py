@@ -190,14 +190,14 @@ def show_resume(console: Console, folder: Path, task: str = "classifier") -> Non
 
 
 def show_assistant(console: Console, metrics: Mapping[str, Any], folder: Path) -> None:
-    """How near the answers to the test records come to the references, before and after training."""
+    """How near the answers to the test records come to the references, after training and before."""
     shown = visible(shlex.quote(str(folder)))
     if not metrics["finished"]:
         console.print(f"[yellow]Stopped.[/] The model of step {metrics['kept']['step']} is in {shown}", highlight=False)
         show_resume(console, folder, "assistant")
         return
     table = Table("on the test part", box=None, pad_edge=False, header_style="dim")
-    for column in ("right word for word", "chrF", "ROUGE-L", "perplexity of the reference", "n"):
+    for column in ("exact", "chrF", "ROUGE-L", "perplexity", "n"):
         table.add_column(column, justify="right")
     for name, key, style in (("this model", "test", "bold"), ("its base", "base", "")):
         answers = metrics[key]["answers"]

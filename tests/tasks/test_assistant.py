@@ -18,6 +18,7 @@ from gptailor.data.templates import Message, open_template
 from gptailor.errors import UserError
 from gptailor.model.device import choose_device
 from gptailor.tasks.assistant import Lesson, prepare, run_assistant
+from gptailor.tasks.generate import generate_command
 from gptailor.tasks.inspect import inspect_assistant
 from gptailor.train.loop import StopRequest
 from tests.tiny import BAD, GOOD, StopAfter
@@ -103,6 +104,12 @@ def test_transformers_answers_the_same(tailored: Path) -> None:
         ids = model.generate(**inputs, max_new_tokens=12, do_sample=False)
         said = tokenizer.decode(ids[0, inputs["input_ids"].size(1) :], skip_special_tokens=True)
         assert said.strip() == row["model_response"]
+
+
+def test_generate_answers_as_the_test_was_answered(tailored: Path) -> None:
+    for row in json.loads((tailored / "responses.json").read_text()):
+        asked = (str(tailored), row["instruction"], 12, 0.0, None, None, 1, "cpu")
+        assert generate_command(*asked, input=row["input"]).strip() == row["model_response"]
 
 
 @pytest.mark.parametrize("pack", [False, True])

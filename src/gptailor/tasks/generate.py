@@ -1,10 +1,13 @@
-"""``gptailor generate``: a language model continues a text."""
+"""``gptailor generate``: a language model continues a text, an assistant answers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 
+from gptailor.config import user_path
+from gptailor.data.instruction import prompt_ids
+from gptailor.data.templates import TEMPLATE_FILE, Message, Template, open_template
 from gptailor.errors import UserError
 from gptailor.model.device import choose_device
 from gptailor.model.generate import generate_batch
@@ -23,24 +26,32 @@ def generate_command(
     device: str,
     repetition_penalty: float = 1.0,
     stop: Sequence[str] = (),
+    input: str = "",
     on_text: Callable[[str], None] = lambda piece: None,
     on_note: Callable[[str], None] = lambda note: None,
 ) -> str:
-    """The prompt and its continuation; see ``gptailor generate --help``.
+    """The prompt and its continuation, or an assistant's answer alone; see ``gptailor generate --help``.
 
     Args:
+        input: what an assistant's instruction is about.
         on_text: called with each piece of the result as it comes, the prompt first.
         on_note: called with what the user should know besides.
     """
     base = open_base(name)
     if base.tokenizer is None:
         raise UserError(f"{name} has nothing to say: its weights are random", expected="a trained language model")
-    tokenizer, context = base.tokenizer, base.config.context_length
-    ids = tokenizer.encode(prompt)
+    tokenizer, context, template = base.tokenizer, base.config.context_length, _template(name)
+    if input and template is None:
+        raise UserError(f"--input for {name}, which only continues texts", expected="an assistant, or one prompt")
+    if template is not None and prompt:
+        (ids,) = prompt_ids([[Message("user", prompt, input)]], template, tokenizer)
+        stop, begun = [*stop, *filter(None, [template.closing])], ""
+    else:
+        ids, begun = tokenizer.encode(prompt), prompt
     _check(len(ids), context, stop, (temperature, top_p, repetition_penalty))
     decoder = base.load(tokenizer).to(choose_device(device))
-    stream, pieces = TextStream(tokenizer.decode, stop), [prompt]
-    on_text(prompt)
+    stream, pieces = TextStream(tokenizer.decode, stop), [begun]
+    on_text(begun)
 
     def take(piece: str) -> None:
         pieces.append(piece)
@@ -64,6 +75,12 @@ def generate_command(
     if said.ended == "context":
         on_note(f"the text ends here because the model reads no more than {context} tokens")
     return "".join(pieces)
+
+
+def _template(name: str) -> Template | None:
+    """How the folder's model is asked; None for one that continues texts."""
+    folder = user_path(name)
+    return open_template(folder) if (folder / TEMPLATE_FILE).is_file() else None
 
 
 def _check(n_tokens: int, context: int, stop: Sequence[str], numbers: Sequence[float | None]) -> None:
