@@ -1,6 +1,5 @@
 import csv
 import importlib.util
-import json
 import random
 import re
 import subprocess
@@ -135,23 +134,3 @@ def test_deck_deals_every_card_before_it_repeats_one(script: ModuleType) -> None
     deck = script.Deck("abcde", random.Random(1))
     assert sorted(deck.deal() for _ in range(5)) == list("abcde")
     assert "b" not in {deck.deal(taken="b") for _ in range(20)}
-
-
-# --- instructions.json ---
-
-
-def test_the_instructions_are_many_short_and_different() -> None:
-    rows = json.loads((SAMPLE / "instructions.json").read_text(encoding="utf-8"))
-    assert len(rows) == 800
-    assert all(set(row) == {"instruction", "input", "output"} and row["instruction"] and row["output"] for row in rows)
-    assert len({(row["instruction"], row["input"]) for row in rows}) == 800
-    assert max(len(" ".join(row.values())) for row in rows) < 300
-
-
-def test_their_answers_are_right_where_they_can_be_computed() -> None:
-    rows = json.loads((SAMPLE / "instructions.json").read_text(encoding="utf-8"))
-    negated = [row for row in rows if row["instruction"] == "Make this sentence negative." and row["input"]]
-    assert len(negated) > 10
-    for row in negated:
-        assert " not " in row["output"] and " not " not in row["input"]
-        assert row["output"].split()[0] == row["input"].split()[0]

@@ -203,7 +203,7 @@ class AssistantConfig(TableConfig):
     def for_base(self, *, pretrained: bool, n_layer: int) -> AssistantConfig:
         """The same options with everything left to the base decided; all its parameters are trained."""
         large = {"lr": 5e-5, "epochs": 2}  # as the book has it
-        usual = large if pretrained and n_layer > SMALL else {"lr": 1e-3, "epochs": 3}
+        usual = large if pretrained and n_layer > SMALL else {"lr": 3e-4, "epochs": 5}
         return self.model_copy(update={key: value for key, value in usual.items() if getattr(self, key) is None})
 
 
