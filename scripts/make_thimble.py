@@ -50,7 +50,8 @@ def main() -> None:
     for name in SHIPPED:
         shutil.copyfile(arguments.run / name, PLACE / name)
     card = PLACE / "README.md"
-    card.write_text(card.read_text(encoding="utf-8") + credits(recipe), encoding="utf-8")
+    told = card.read_text(encoding="utf-8").replace("`run.yaml` repeats", "`make thimble` repeats")
+    card.write_text(told + credits(recipe), encoding="utf-8")
     print(f"thimble is in {PLACE}")
 
 
