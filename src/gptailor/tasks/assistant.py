@@ -26,13 +26,13 @@ from gptailor.model.generate import generate_batch
 from gptailor.model.head import count_parameters
 from gptailor.show import show_instructions, show_plan, visible
 from gptailor.tasks.answers import answer
+from gptailor.tasks.fit import fit
 from gptailor.tasks.run import RunFolder
 from gptailor.tokenizer import Tokenizer
-from gptailor.train.log import RunLog, check_board
-from gptailor.train.loop import LoopSettings, StopRequest, stop_on_interrupt, train
+from gptailor.train.log import check_board
+from gptailor.train.loop import StopRequest, stop_on_interrupt
 from gptailor.train.losses import Loss, next_token_loss
-from gptailor.train.optim import adamw
-from gptailor.train.state import LAST, Progress, load_best, load_state
+from gptailor.train.state import Progress
 from gptailor.weights.base import Base, open_base
 from gptailor.weights.folder import save_language_model
 
@@ -233,48 +233,24 @@ def _show_sample(lesson: Lesson, record: Record, console: Console) -> None:
 
 def _fit(lesson: Lesson, run: RunFolder, console: Console, stop: StopRequest) -> tuple[Progress, dict[str, Any]]:
     """Trains, and leaves the weights to keep in the decoder."""
-    config = lesson.config
-    assert config.epochs and config.lr  # decided by ``for_base``
-    optimizer = adamw(lesson.decoder, config.lr, config.weight_decay)
-    saved = (run.checkpoints / LAST).exists()
-    progress = load_state(run.checkpoints, lesson.decoder, optimizer) if saved else Progress()
-    steps = -(-len(lesson.epoch(0)) // config.accumulate)
-    settings = LoopSettings(
-        epochs=config.epochs,
-        steps_per_epoch=steps,
-        accumulate=config.accumulate,
-        lr=config.lr,
-        warmup=config.warmup,
-        schedule=config.schedule,
-        clip=config.clip,
-        evaluate_every=config.evaluate_every or -(-steps // EVALUATIONS),
-        patience=config.patience,
-    )
-    sample = lesson.prepared.parts["validation"][0]
+    config, sample = lesson.config, lesson.prepared.parts["validation"][0]
 
     def evaluate() -> tuple[dict[str, float], list[float]]:
         figures = lesson.measure("validation")
         _show_sample(lesson, sample, console)
         return {"validation_loss": figures["loss"], "validation_perplexity": figures["perplexity"]}, [-figures["loss"]]
 
-    total = config.epochs * steps
-    with RunLog(
-        run.path, total, console=console, tensorboard=config.tensorboard, resumed_at=progress.step, unit="tokens"
-    ) as log:
-        progress = train(
-            lesson.decoder,
-            optimizer,
-            settings,
-            batches=lesson.epoch,
-            loss=lesson.loss,
-            evaluate=evaluate,
-            folder=run.checkpoints,
-            log=log,
-            progress=progress,
-            stop=stop,
-        )
-    if config.keep == "last" or (stop.requested and progress.best_step == 0):
-        return progress, {"which": "last", "epoch": progress.epoch + (progress.position > 0), "step": progress.step}
-    load_best(run.checkpoints, lesson.decoder)
-    assert progress.best is not None
-    return progress, {"which": "best", "epoch": int(progress.best["epoch"]), "step": progress.best_step}
+    steps = -(-len(lesson.epoch(0)) // config.accumulate)
+    return fit(
+        lesson.decoder,
+        config,
+        batches=lesson.epoch,
+        loss=lesson.loss,
+        evaluate=evaluate,
+        evaluate_every=config.evaluate_every or -(-steps // EVALUATIONS),
+        folder=run.path,
+        checkpoints=run.checkpoints,
+        console=console,
+        stop=stop,
+        unit="tokens",
+    )

@@ -17,13 +17,13 @@ from gptailor.model.head import count_parameters
 from gptailor.predict import TextClassifier, load, logits_of, require, self_check
 from gptailor.show import show_plan, show_receipt, show_trunk
 from gptailor.tasks.feed import Feed, build
+from gptailor.tasks.fit import fit
 from gptailor.tasks.prepare import prepare
 from gptailor.tasks.run import RunFolder
-from gptailor.train.log import RunLog, check_board
-from gptailor.train.loop import LoopSettings, StopRequest, stop_on_interrupt, train
+from gptailor.train.log import check_board
+from gptailor.train.loop import StopRequest, stop_on_interrupt
 from gptailor.train.losses import class_loss
-from gptailor.train.optim import adamw
-from gptailor.train.state import LAST, Progress, load_best, load_state
+from gptailor.train.state import Progress
 from gptailor.weights.folder import ClassifierFolder, save_classifier
 
 CHECKED = 16  # texts on which a saved folder is proven
@@ -121,50 +121,20 @@ def _one_run(config: ClassifierConfig, run: RunFolder, console: Console, stop: S
 def fit_classifier(
     feed: Feed, folder: Path, checkpoints: Path, console: Console, stop: StopRequest
 ) -> tuple[Progress, dict[str, Any]]:
-    """Trains the model of ``feed``, from the state in ``checkpoints`` if there is one; the weights to keep stay in it.
-
-    Args:
-        folder: where ``history.jsonl`` is written.
-
-    Returns:
-        How far it came, and which weights stay: ``which`` (best or last), ``epoch`` and ``step``.
-    """
+    """Trains the model of ``feed``; see ``fit``."""
     config = feed.prepared.config
-    assert config.epochs and config.lr  # decided by ``for_base``
-    optimizer = adamw(feed.model, config.lr, config.weight_decay)
-    saved = (checkpoints / LAST).exists()
-    progress = load_state(checkpoints, feed.model, optimizer) if saved else Progress()
-    settings = LoopSettings(
-        epochs=config.epochs,
-        steps_per_epoch=-(-len(feed.epoch(0)) // config.accumulate),
-        accumulate=config.accumulate,
-        lr=config.lr,
-        warmup=config.warmup,
-        schedule=config.schedule,
-        clip=config.clip,
+    return fit(
+        feed.model,
+        config,
+        batches=feed.epoch,
+        loss=feed.loss,
+        evaluate=feed.evaluate,
         evaluate_every=config.evaluate_every,
-        patience=config.patience,
+        folder=folder,
+        checkpoints=checkpoints,
+        console=console,
+        stop=stop,
     )
-    steps = settings.epochs * settings.steps_per_epoch
-    with RunLog(folder, steps, console=console, tensorboard=config.tensorboard, resumed_at=progress.step) as log:
-        progress = train(
-            feed.model,
-            optimizer,
-            settings,
-            batches=feed.epoch,
-            loss=feed.loss,
-            evaluate=feed.evaluate,
-            folder=checkpoints,
-            log=log,
-            progress=progress,
-            stop=stop,
-        )
-    # A run that is stopped in its first epoch has nothing better than what it began with: then the last weights stay.
-    if config.keep == "last" or (stop.requested and progress.best_step == 0):
-        return progress, {"which": "last", "epoch": progress.epoch + (progress.position > 0), "step": progress.step}
-    load_best(checkpoints, feed.model)
-    assert progress.best is not None
-    return progress, {"which": "best", "epoch": int(progress.best["epoch"]), "step": progress.best_step}
 
 
 def _finish(feed: Feed, run: RunFolder, kept: dict[str, Any], *, finished: bool) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""What every task that learns from rows does around the loop: optimizer, state, log, and which weights stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from torch import nn
+
+from gptailor.config import TableConfig
+from gptailor.train.log import RunLog
+from gptailor.train.loop import LoopSettings, StopRequest, train
+from gptailor.train.losses import Loss
+from gptailor.train.optim import adamw
+from gptailor.train.state import LAST, Progress, load_best, load_state
+
+B = TypeVar("B")
+
+
+def fit(
+    model: nn.Module,
+    config: TableConfig,
+    *,
+    batches: Callable[[int], Sequence[B]],
+    loss: Callable[[B], Loss],
+    evaluate: Callable[[], tuple[dict[str, float], list[float]]],
+    evaluate_every: int | None,
+    folder: Path,
+    checkpoints: Path,
+    console: Console,
+    stop: StopRequest,
+    unit: str = "texts",
+) -> tuple[Progress, dict[str, Any]]:
+    """Trains the model, from the state in ``checkpoints`` if there is one; the weights to keep stay in it.
+
+    Args:
+        batches, loss, evaluate: see ``train.loop.train``.
+        evaluate_every: optimizer steps between evaluations; None is an epoch.
+        folder: where ``history.jsonl`` is written.
+        unit: what the log counts.
+
+    Returns:
+        How far it came, and which weights stay: ``which`` (best or last), ``epoch`` and ``step``.
+    """
+    assert config.epochs and config.lr  # decided by ``for_base``
+    optimizer = adamw(model, config.lr, config.weight_decay)
+    saved = (checkpoints / LAST).exists()
+    progress = load_state(checkpoints, model, optimizer) if saved else Progress()
+    settings = LoopSettings(
+        epochs=config.epochs,
+        steps_per_epoch=-(-len(batches(0)) // config.accumulate),
+        accumulate=config.accumulate,
+        lr=config.lr,
+        warmup=config.warmup,
+        schedule=config.schedule,
+        clip=config.clip,
+        evaluate_every=evaluate_every,
+        patience=config.patience,
+    )
+    steps = settings.epochs * settings.steps_per_epoch
+    board = config.tensorboard
+    with RunLog(folder, steps, console=console, tensorboard=board, resumed_at=progress.step, unit=unit) as log:
+        progress = train(
+            model,
+            optimizer,
+            settings,
+            batches=batches,
+            loss=loss,
+            evaluate=evaluate,
+            folder=checkpoints,
+            log=log,
+            progress=progress,
+            stop=stop,
+        )
+    # A run that is stopped in its first epoch has nothing better than what it began with: then the last weights stay.
+    if config.keep == "last" or (stop.requested and progress.best_step == 0):
+        return progress, {"which": "last", "epoch": progress.epoch + (progress.position > 0), "step": progress.step}
+    load_best(checkpoints, model)
+    assert progress.best is not None
+    return progress, {"which": "best", "epoch": int(progress.best["epoch"]), "step": progress.best_step}
