@@ -4,21 +4,32 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := runs/demo
+SAMPLE := src/gptailor/assets/sample
 
-.PHONY: help demo test check format bench thimble clean
+.PHONY: help demo test test-slow check format bench thimble clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(READY)  ## train a classifier on the sample messages, evaluate it and use it (about a minute)
-	@rm -rf $(DEMO)
-	$(BIN)/gptailor train classifier src/gptailor/assets/sample/messages.csv --out $(DEMO)
+demo: $(READY)  ## train, evaluate and use a classifier and an assistant on the samples (about two minutes)
+	@rm -rf $(DEMO) $(DEMO)-assistant
+	$(BIN)/gptailor train classifier $(SAMPLE)/messages.csv --out $(DEMO)
 	$(BIN)/gptailor predict $(DEMO) "The parcel came a day early, thank you!" \
 	  "Could you tell me when the parcel will come?" "Please send the parcel to my office instead."
-	@echo "Now yours:  $(BIN)/gptailor train classifier YOUR_FILE.csv   (inspect YOUR_FILE.csv looks before it trains)"
+	$(BIN)/gptailor train assistant $(SAMPLE)/questions.json --out $(DEMO)-assistant \
+	  --epochs 8 --lr 6e-4 --max-new-tokens 40
+	$(BIN)/gptailor generate $(DEMO)-assistant "How much deposit do you want for two bicycles?" --temperature 0
+	$(BIN)/gptailor generate $(DEMO)-assistant "Could you deliver two bicycles to the hotel by the river?" --temperature 0
+	$(BIN)/gptailor generate $(DEMO)-assistant "I have lost the key somewhere in the park. What will it cost me?" --temperature 0
+	@echo "Now yours:  $(BIN)/gptailor train classifier YOUR_TEXTS.csv   (inspect YOUR_TEXTS.csv looks before it trains)"
+	@echo "            $(BIN)/gptailor train assistant YOUR_QUESTIONS.json   (inspect YOUR_QUESTIONS.json --task assistant)"
+	@echo "            $(BIN)/gptailor chat $(DEMO)-assistant   talks with the shop's assistant"
 
 test: $(READY)  ## run the tests (offline, a few minutes)
 	$(BIN)/python -m pytest -n 2
+
+test-slow: $(READY)  ## what takes minutes: runs killed 54 times, at any moment; 120,000 broken files
+	$(BIN)/python -m pytest -m slow
 
 check: $(READY)  ## lint, types, direction of imports
 	$(BIN)/ruff check .
@@ -30,14 +41,14 @@ format: $(READY)  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## compare with transformers on this machine (several minutes)
-	$(BIN)/python benchmarks/run.py
+bench: $(READY)  ## speed and memory against the peers on this machine (hours; ROWS="classify generate" for some)
+	$(BIN)/python benchmarks/run.py $(ROWS)
 
 thimble: $(READY)  ## train the base model that comes with GPTailor (hours on two cores): make thimble TEXT=folder
 	$(BIN)/python scripts/make_thimble.py $(TEXT)
 
-clean:  ## remove the environment and the runs
-	rm -rf $(VENV) runs
+clean:  ## remove the environments and the runs
+	rm -rf $(VENV) runs benchmarks/.envs benchmarks/.work
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Creating the environment in $(VENV) (about 2 GB; torch is the largest part) ..."

@@ -1,13 +1,14 @@
-"""Write English text for pretraining a small model: messages, adverts, reviews, questions, instructions with answers.
+"""Write text for pretraining a small model: messages, adverts, opinions, questions, instructions with answers.
 
     python scripts/make_text.py OUT.jsonl --documents 200000 --seed 1 --data FOLDER
     python scripts/make_text.py --check FILE... --data FOLDER
 
-Every line of OUT.jsonl is {"text": ..., "kind": ...}. Frames and words come from make_text.yaml, the facts and words
-of the instructions from make_text_facts.yaml; the answers are computed (make_text_tasks.py). The same seed writes the
-same bytes. No document is written twice, and none that shares text with the sample of the repository or, where --data
-names their folder, with the sets that models are measured on: such a document is drawn afresh. --check reports the
-documents of a file that do.
+Every line of OUT.jsonl is {"text": ..., "kind": ...}. Frames and words come from make_text.yaml, those of opinions,
+customers' messages and Swahili from make_text_opinion.yaml, make_text_service.yaml and make_text_swahili.yaml,
+the facts and words of the instructions from make_text_facts.yaml; the answers are computed (make_text_tasks.py). The
+same seed writes the same bytes. No document is written twice, and none that shares text with the sample of the
+repository or, where --data names their folder, with the sets that models are measured on: such a document is drawn
+afresh. --check reports the documents of a file that do.
 """
 
 from __future__ import annotations
@@ -26,16 +27,20 @@ from make_text_grammar import Grammar, capitalised
 from make_text_tasks import QUESTIONS, Tasks
 
 FOLDER = Path(__file__).parent
+GRAMMARS = ("make_text.yaml", "make_text_opinion.yaml", "make_text_service.yaml", "make_text_swahili.yaml")
 SHARES = {  # kind: its share of the documents
-    "text": 0.13,
-    "chat": 0.05,
-    "mail": 0.06,
-    "advert": 0.05,
-    "scam": 0.06,
-    "notice": 0.06,
-    "review": 0.14,
-    "question": 0.10,
-    "instruction": 0.35,
+    "text": 0.09,
+    "chat": 0.035,
+    "mail": 0.04,
+    "advert": 0.035,
+    "scam": 0.04,
+    "notice": 0.04,
+    "review": 0.10,
+    "question": 0.07,
+    "instruction": 0.24,
+    "service": 0.10,
+    "opinion": 0.14,
+    "swahili": 0.07,
 }
 ATTEMPTS = 1000  # draws of one document before the kind counts as used up
 
@@ -44,14 +49,18 @@ def table(name: str) -> dict:
     return yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
 
 
+def rules() -> dict[str, str]:
+    """The rules of all grammars together, by name."""
+    return {name: rule for file in GRAMMARS for part in ("words", "frames") for name, rule in table(file)[part].items()}
+
+
 class Writer:
     """Writes documents of every kind."""
 
     def __init__(self, seed: int) -> None:
-        tables = table("make_text.yaml")
-        self.grammar = Grammar(tables["words"] | tables["frames"], random.Random(seed))
+        self.grammar = Grammar(rules(), random.Random(seed))
         self.tasks = Tasks(table("make_text_facts.yaml"), self.grammar)
-        pairs = [entry.split(" / ") for entry in tables["texting"].strip().split("; ")]
+        pairs = [entry.split(" / ") for entry in table("make_text.yaml")["texting"].strip().split("; ")]
         self.texting = dict(pairs)
         self.texting_pattern = re.compile(rf"\b({'|'.join(map(re.escape, self.texting))})\b")
         self.kinds: dict[str, Callable[[], str]] = {
@@ -64,6 +73,9 @@ class Writer:
             "review": lambda: self.reviewed(self.grammar.write(self.grammar.pick(("good", "bad")))),
             "question": lambda: self.lines(self.question),
             "instruction": self.tasks.document,
+            "service": lambda: self.customer(self.grammar.write("service")),
+            "opinion": lambda: self.reviewed(self.grammar.write("opinion"), apart=0.5),
+            "swahili": lambda: self.tweeted(self.grammar.write("swahili")),
         }
 
     def lines(self, write: Callable[[], str]) -> str:
@@ -103,12 +115,23 @@ class Writer:
             return self.texting_pattern.sub(self.shortened, text)
         return text.lower() if style < 0.2 else text
 
-    def reviewed(self, text: str) -> str:
+    def reviewed(self, text: str, apart: float = 0.25) -> str:
         """As typed by a guest, or in small letters with every stop set apart, as old collections of texts have it."""
         style = self.grammar.rng.random()
-        if style < 0.25:
+        if style < apart:
             return set_apart(text.lower())
-        return text.lower() if style < 0.35 else capitalised(text)
+        return text.lower() if style < apart + 0.1 else capitalised(text)
+
+    def customer(self, text: str) -> str:
+        """As a customer writes it: mostly with care, now and then in small letters."""
+        return text.lower() if self.grammar.chance(0.15) else capitalised(text)
+
+    def tweeted(self, text: str) -> str:
+        """With capitals, without them, or all in capitals."""
+        style = self.grammar.rng.random()
+        if style < 0.3:
+            return text.lower()
+        return text.upper() if style < 0.34 else capitalised(text)
 
     def question(self) -> str:
         text = capitalised(self.grammar.write(self.grammar.pick(tuple(QUESTIONS))))

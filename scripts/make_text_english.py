@@ -41,7 +41,7 @@ def article(word: str) -> str:
     """``a`` or ``an``, by how the word sounds: "an hour", "a uniform"."""
     word = word.lower()
     sounds_open = word.startswith(("hour", "honest", "heir")) or (
-        word[:1] in tuple(VOWELS) and not re.match(r"uni|use|usu|ut[ei]|eu|one|once|ufo|ura", word)
+        word[:1] in tuple(VOWELS) and not re.match(r"uni(?![mn])|use|usu|ut[ei]|eu|one|once|ufo|ura", word)
     )
     return "an" if sounds_open or re.match(r"8|11\b|18\b", word) else "a"
 
@@ -59,7 +59,7 @@ def plural(noun: str) -> str:
     """The regular plural of a noun, or of the last word of several."""
     if noun.endswith(("wolf", "calf")):
         return noun[:-1] + "ves"
-    if noun in ("salmon", "goldfish"):
+    if noun.endswith(("salmon", "goldfish", "series")):
         return noun
     if re.search(r"(s|x|z|ch|sh)$", noun):
         return noun + "es"

@@ -80,7 +80,7 @@ def credits(recipe: dict) -> str:
     """The section of the model card that names every source, its weight and its licence."""
     rows = [(f"`{s['file'].split('.')[0]}`", s["weight"], s["credit"], s["licence"]) for s in recipe["sources"]]
     own = recipe["own"]
-    written = f"{own['documents']:,} short messages, reviews, questions and instructions by scripts/make_text.py"
+    written = f"{own['documents']:,} short messages, opinions, questions and instructions by scripts/make_text.py"
     rows.append(("own text", own["weight"], written, "Apache-2.0"))
     table = "\n".join(f"| {name} | {weight:g} | {credit} | {licence} |" for name, weight, credit, licence in rows)
     return CREDITS.format(table=table)

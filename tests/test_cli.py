@@ -261,3 +261,25 @@ def test_predict_reads_the_columns_it_was_trained_on(gptailor: Cli, tmp_path: Pa
     assert code == 0 and len(said.splitlines()) == 41
     code, _, told = gptailor("predict", out, "--device", "gpu", "x")
     assert code == 1 and "no device is called 'gpu'" in told
+
+
+def test_a_sweep_tells_all_its_problems_and_begins_nothing(gptailor: Cli, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path, "s.yaml", "task: classifier\ncommon: {data: d.csv}\nrows: [{lr: 3}, {epochs: 0}]\n")
+    code, _, told = gptailor("sweep", file)
+    assert code == 1 and "2 problems" in told and "row 1: --lr" in told and "row 2: --epochs" in told
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_a_lower_precision_labels_alike(gptailor: Cli, trained: Path, precision: str) -> None:
+    texts = ("the soup was lovely and warm and kind", "the room was grim and rude and cold")
+    code, said, _ = gptailor("predict", trained, *texts, "--precision", precision)
+    rows = list(csv.DictReader(io.StringIO(said)))
+    assert code == 0 and [row["predicted"] for row in rows] == ["good", "bad"]
+
+
+@pytest.mark.parametrize("command", ["predict", "generate", "chat"])
+def test_an_unknown_precision_is_told(gptailor: Cli, trained: Path, command: str) -> None:
+    code, _, told = gptailor(command, trained, *([] if command == "chat" else ["the soup"]), "--precision", "fp7")
+    assert code == 1 and told.split() == ["Error:", "--precision", "fp7", "expected:", "fp32,", "bf16,", "int8"]

@@ -31,6 +31,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "vocab": st.integers(257, 10**6),
     "max_length": st.none() | COUNT,
     "epochs": st.none() | st.integers(1, 100_000),
+    "precision": st.sampled_from(["fp32", "bf16", "auto"]),
     "batch_size": COUNT,
     "accumulate": COUNT,
     "lr": st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
@@ -59,6 +60,17 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "causal": st.booleans(),
     "pad_to": st.sampled_from(["batch", "data", "context", "64"]),
 }
+LORA: dict[str, Any] = {  # only together with layers: lora
+    "layers": st.just("lora"),
+    "rank": st.integers(1, 4096),
+    "alpha": st.floats(0, 4096, exclude_min=True),
+    "dropout": st.floats(0, 1, exclude_max=True),
+    "targets": st.text(),
+    "unfreeze": st.text(),
+    "rank_stabilised": st.booleans(),
+    "dora": st.booleans(),
+    "frozen_in": st.sampled_from(["fp32", "bf16"]),
+}
 
 
 def load(folder: Path, text: str | None = None, **given: Any) -> ClassifierConfig:
@@ -78,7 +90,7 @@ def refusal(folder: Path, text: str | None = None, **given: Any) -> str:
 
 
 @settings(max_examples=50, deadline=None)
-@given(values=st.fixed_dictionaries(VALUES))
+@given(values=st.one_of(st.fixed_dictionaries(VALUES), st.fixed_dictionaries(VALUES | LORA)))
 def test_a_saved_configuration_loads_as_it_was(values: dict[str, Any]) -> None:
     config = ClassifierConfig(**values)
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +126,7 @@ def test_an_odd_name_comes_back_from_its_file(tmp_path: Path, text: str) -> None
 
 
 def test_the_property_above_covers_every_option() -> None:
-    assert VALUES.keys() == ClassifierConfig.model_fields.keys()
+    assert (VALUES | LORA).keys() == ClassifierConfig.model_fields.keys()
 
 
 def test_the_saved_configuration_has_every_option_but_out_under_its_description() -> None:
@@ -200,7 +212,7 @@ def test_all_problems_are_reported_together_each_with_its_place(tmp_path: Path) 
     assert f"{file}:1: unknown option 'lrr'\n  try:      did you mean 'lr'?" in told
     assert "--batch-size: batch_size is '-1'\n  expected: greater than or equal to 1" in told  # the flag, not line 3
     assert f"{file}:4: split is 'bok'\n  expected: 'stratified' or 'book'\n  try:      did you mean 'book'?" in told
-    assert "--layers: layers is 'x'\n  expected: 'head', 'all' or a number of blocks" in told
+    assert "--layers: layers is 'x'\n  expected: 'head', 'all', 'lora' or a number of blocks" in told
     assert "--pad-too: unknown option 'pad_too'\n  try:      did you mean 'pad_to'?" in told
 
 
@@ -259,3 +271,19 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_missing_data_is_said_by_its_name() -> None:
     with pytest.raises(UserError, match=r"^data is missing\n  expected: a file, a folder"):
         load_config(ClassifierConfig, None, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: &a [1, 2]\ndata: [*a, *a, *a]\n", "refers to its own parts"),
+        ("[" * 3000, "is not YAML"),
+        ("lr: 2001-99-99\n", "is not YAML"),
+        ("data: " + "a" * 100_000, "too long"),
+        ("data: !!python/object/apply:os.system ['true']\n", "is not YAML"),
+    ],
+)
+def test_a_configuration_that_is_a_trap_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(UserError, match=told):
+        read_yaml(tmp_path / "run.yaml")

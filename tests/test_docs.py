@@ -14,7 +14,16 @@ from gptailor.cli import app
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-GUIDES = ["assistant.md", "classification.md", "judging.md", "pretraining.md", "thimble.md"]
+GUIDES = [
+    "assistant.md",
+    "classification.md",
+    "faults.md",
+    "judging.md",
+    "preferences.md",
+    "pretraining.md",
+    "sweep.md",
+    "thimble.md",
+]
 COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
 
 

@@ -23,11 +23,12 @@ def test_an_error_says_what_is_there_what_should_be_and_what_to_try(parts: dict[
 def test_several_errors_become_one_that_numbers_them() -> None:
     joined = UserError.joined([UserError("first", hint="a"), UserError("second")])
     assert str(joined) == "2 problems:\n1. first\n  try:      a\n2. second"
+    assert [problem.found for problem in joined.problems] == ["first", "second"]
 
 
 def test_a_single_error_stays_itself() -> None:
     alone = UserError("only")
-    assert UserError.joined([alone]) is alone
+    assert UserError.joined([alone]) is alone and alone.problems == [alone]
 
 
 @pytest.mark.parametrize(

@@ -119,10 +119,12 @@ def wrong_on_purpose(text: str) -> bool:
 
 
 def test_every_slot_names_a_rule(make_text: ModuleType) -> None:
-    tables = make_text.table("make_text.yaml")
-    rules = tables["words"] | tables["frames"]
+    rules = make_text.rules()
     slots = {name for block in rules.values() for name in re.findall(r"\{=?([a-z_0-9]+)[.\d]*\*?\}", block)}
     assert slots - set(rules) == {"_"}
+    assert set(rules) - slots <= {*make_text.SHARES, *make_text.QUESTIONS, "good", "bad"}, "rules that nothing draws"
+    parts = [make_text.table(file)[part] for file in make_text.GRAMMARS for part in ("words", "frames")]
+    assert sum(map(len, parts)) == len(rules), "two grammars have a rule of the same name"
 
 
 def test_the_grammar_is_wide(make_text: ModuleType, tasks) -> None:
@@ -137,7 +139,7 @@ def test_the_grammar_is_wide(make_text: ModuleType, tasks) -> None:
 
 def test_messages_hold_no_real_address_and_nothing_offensive(documents: list) -> None:
     everything = "\n".join(row["text"] for row in documents)
-    assert "@" not in everything
+    assert "@" not in "\n".join(row["text"] for row in documents if row["kind"] != "swahili")
     assert set(re.findall(r"\w\.(com|org|net|co\.uk|info)\b", everything)) == set()
     assert not re.search(OFFENSIVE, everything)
     numbers = re.findall(r"\b0\d{3,4} \d{6,7}\b|\b555-\d{4}", everything)
@@ -280,6 +282,48 @@ def test_sentiment_answers_follow_the_review(tasks, make_text: ModuleType) -> No
     only_bad = tables["verdict_bad"].strip().split("; ")
     good = [grammar.write("good").lower() for _ in range(500)]
     assert not any(verdict.lower() in text for verdict in only_bad for text in good)
+
+
+def entries(make_text: ModuleType, *names: str) -> list[str]:
+    """The entries of these rules that hold no slot and no choice."""
+    found = [entry.strip() for name in names for entry in re.split(r"; |\n", make_text.rules()[name].strip())]
+    return [entry for entry in found if not re.search(r"[{\[]", entry)]
+
+
+def test_words_of_praise_and_of_blame_are_many_and_none_is_both(make_text: ModuleType) -> None:
+    for kind in ("pos", "noun", "adv", "does", "say"):
+        good = entries(make_text, "op_pos" if kind == "pos" else f"op_good_{kind}")
+        bad = entries(make_text, "op_neg" if kind == "pos" else f"op_bad_{kind}")
+        assert not set(good) & set(bad)
+        assert min(len(good), len(bad)) >= (300 if kind == "pos" else 35), kind
+    assert not set(entries(make_text, "sw_good_word")) & set(entries(make_text, "sw_bad_word"))
+
+
+@pytest.mark.parametrize(("side", "other"), [("good", "bad"), ("bad", "good")])
+def test_an_opinion_never_names_the_other_verdict(make_text: ModuleType, side: str, other: str) -> None:
+    grammar = make_text.Writer(3).grammar
+    verdicts = set(entries(make_text, f"op_{other}_say")) - set(entries(make_text, "op_pos", "op_neg"))
+    for _ in range(600):
+        lines = re.split(r"\n|(?<=[.!?:]) ", grammar.write(f"op_{side}_doc").lower())
+        assert not {line.strip(" .!:") for line in lines} & {verdict.lower() for verdict in verdicts}, lines
+
+
+def test_half_of_the_opinions_are_set_apart_in_small_letters(documents: list) -> None:
+    found = texts(documents, "opinion")
+    apart = [text for text in found if text == text.lower() and not re.search(r"\w[.,!?](\s|$)", text)]
+    assert 0.4 < len(apart) / len(found) < 0.6
+
+
+def test_a_customers_message_comes_with_what_it_is(make_text: ModuleType) -> None:
+    grammar = make_text.Writer(4).grammar
+    named = Counter()
+    for _ in range(600):
+        grammar.begin()
+        message, name, meaning, answer = grammar.frame("{=sv_case}|{=sv_case.1}|{=sv_case.2}|{=sv_case.3}").split("|")
+        assert message and name and meaning and answer
+        named.update(re.findall(r"complain|question|praise|change|order|apolog|confirm|suggest|cancel", meaning))
+    assert len(named) == 9
+    assert named["question"] > 20 and named["complain"] > 20
 
 
 def test_calendar_and_planets_are_right(tasks) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from gptailor.config import ClassifierConfig, load_config
+from gptailor.data.templates import TEMPLATE_FILE, TEMPLATES
+from gptailor.model.decoder import Decoder
 from gptailor.tasks.classifier import run_classifier
+from gptailor.tokenizer import Tokenizer
 from gptailor.train.loop import StopRequest
+from gptailor.weights.folder import save_language_model
 
 TINY = {"base": "random:n_layer=2,n_head=2,n_embd=16,context_length=32", "vocab": 300, "epochs": 2, "lr": 0.005}
 GOOD = ["lovely", "warm", "bright", "kind", "sweet", "calm"]
@@ -43,3 +49,14 @@ class StopAfter(StopRequest):
     @requested.setter
     def requested(self, value: bool) -> None:
         pass
+
+
+def save_assistant(folder: Path, make_decoder: Callable[..., Decoder], template: str) -> Path:
+    """An assistant of random weights that reads 100 tokens: what it says is nonsense, and not always the same."""
+    tokenizer = Tokenizer.train([TEMPLATES[template], "the soup number seven was lovely and warm"] * 3, 400)
+    decoder = make_decoder(2, vocab_size=tokenizer.vocab_size, context_length=100)
+    decoder.position_embedding.weight.data *= 4  # or the same token is said for ever
+    decoder.norm.weight.data[::2] *= -1
+    texts = {TEMPLATE_FILE: TEMPLATES[template]}
+    save_language_model(folder, decoder, tokenizer, task="assistant", dtype=torch.float32, texts=texts)
+    return folder

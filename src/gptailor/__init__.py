@@ -12,20 +12,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gptailor.errors import UserError
     from gptailor.estimator import GPTailorClassifier
-    from gptailor.predict import TextClassifier, load
+    from gptailor.predict import TextClassifier, load, load_adapters
     from gptailor.tasks.assistant import train_assistant
     from gptailor.tasks.classifier import train_classifier
+    from gptailor.tasks.judge import judge
+    from gptailor.tasks.preferences import train_preferences
 
-__all__ = ["GPTailorClassifier", "TextClassifier", "UserError", "load", "train_assistant", "train_classifier"]
+__all__ = [
+    "GPTailorClassifier",
+    "TextClassifier",
+    "UserError",
+    "judge",
+    "load",
+    "load_adapters",
+    "train_assistant",
+    "train_classifier",
+    "train_preferences",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
     "GPTailorClassifier": "gptailor.estimator",
     "TextClassifier": "gptailor.predict",
     "UserError": "gptailor.errors",
+    "judge": "gptailor.tasks.judge",
     "load": "gptailor.predict",
+    "load_adapters": "gptailor.predict",
     "train_assistant": "gptailor.tasks.assistant",
     "train_classifier": "gptailor.tasks.classifier",
+    "train_preferences": "gptailor.tasks.preferences",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect as python_inspect
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,15 @@ from pydantic.fields import FieldInfo
 from rich.console import Console
 
 from gptailor import __version__
-from gptailor.config import AssistantConfig, BaseConfig, ClassifierConfig, RunConfig, group_of, load_config
+from gptailor.config import (
+    AssistantConfig,
+    BaseConfig,
+    ClassifierConfig,
+    PreferencesConfig,
+    RunConfig,
+    group_of,
+    load_config,
+)
 from gptailor.errors import UserError
 
 app = typer.Typer(
@@ -42,14 +51,23 @@ def with_options(*kinds: type[RunConfig]) -> Callable[[Callable[..., None]], Cal
             given = {name: values.pop(name) for name in fields}
             command(given={name: value for name, value in given.items() if value is not None}, **values)
 
-        own = [p for p in python_inspect.signature(command, eval_str=True).parameters.values() if p.name != "given"]
-        parameters = [*(_parameter(name, field) for name, field in fields.items()), *own]
-        setattr(run, "__signature__", python_inspect.Signature(parameters))  # noqa: B010
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        run.__name__, run.__doc__ = getattr(command, "__name__", ""), command.__doc__
-        return run
+        parameters = [_parameter(name, field) for name, field in fields.items()]
+        return _signed(run, [*parameters, *_parameters(command, without="given")], like=command)
 
     return decorate
+
+
+def _parameters(function: Callable[..., Any], *, without: str = "") -> list[python_inspect.Parameter]:
+    signature = python_inspect.signature(function, eval_str=True)
+    return [parameter for parameter in signature.parameters.values() if parameter.name != without]
+
+
+def _signed(run: Any, parameters: list[python_inspect.Parameter], *, like: Callable[..., None]) -> Callable[..., None]:
+    """``run`` with these parameters, and the name and the help of another function."""
+    run.__signature__ = python_inspect.Signature(parameters)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__name__, run.__doc__ = getattr(like, "__name__", ""), like.__doc__
+    return run
 
 
 def _parameter(name: str, field: FieldInfo) -> python_inspect.Parameter:
@@ -144,6 +162,26 @@ def train_assistant(*, config: ConfigFile = None, resume: Resume = False, given:
         raise typer.Exit(130)
 
 
+@train.command("preferences")
+@with_options(PreferencesConfig)
+def train_preferences(*, config: ConfigFile = None, resume: Resume = False, given: dict[str, Any]) -> None:
+    """Train an assistant to prefer the better of two answers.
+
+    Example: gptailor train preferences pairs.json --base runs/helper --out runs/better
+    """
+    options = load_config(PreferencesConfig, _resumed(config, resume, given), given)
+    from gptailor.show import show_preferences
+    from gptailor.tasks.preferences import run_preferences
+    from gptailor.tasks.run import RunFolder
+    from gptailor.train.loop import stop_on_interrupt
+
+    with stop_on_interrupt() as stop:
+        folder = run_preferences(options, resume=resume, console=console, stop=stop)
+    show_preferences(console, RunFolder(folder, resume=True).read_json("metrics.json"), folder)
+    if stop.requested:
+        raise typer.Exit(130)
+
+
 @train.command("base")
 @with_options(BaseConfig)
 def train_base(*, config: ConfigFile = None, resume: Resume = False, given: dict[str, Any]) -> None:
@@ -182,12 +220,31 @@ def train_tokenizer(
     tokenizer_command(files, out, vocab, text, console)
 
 
-@app.command()
-def generate(
-    folder: Annotated[str, typer.Argument(help="a folder or Hub name of a language model", show_default=False)],
-    prompt: Annotated[str, typer.Argument(help="the text to continue, or the question", show_default=False)],
-    input: Annotated[str, typer.Option(help="for an assistant: what the instruction is about")] = "",
-    max_new_tokens: Annotated[int, typer.Option(help="most tokens to add", min=1)] = 60,
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="where to compute")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="fp32|bf16|int8",
+        help="fp32 is exact; bf16 takes half the memory, int8 (CPU only) a quarter, and both less time",
+    ),
+]
+
+
+def with_sampling(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options of ``_sampling``; it receives what they make as ``sampling``."""
+    options = _parameters(_sampling)
+
+    def run(**values: Any) -> None:
+        command(sampling=_sampling(**{option.name: values.pop(option.name) for option in options}), **values)
+
+    return _signed(run, [*_parameters(command, without="sampling"), *options], like=command)
+
+
+def _sampling(
+    *,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="most tokens to add \\[default: 256 for an assistant, else 60]", min=1)
+    ] = None,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time", min=0)] = 0.8,
     top_k: Annotated[int | None, typer.Option(help="draw from the likeliest k tokens", min=1)] = None,
     top_p: Annotated[
@@ -199,36 +256,75 @@ def generate(
     stop: Annotated[
         list[str] | None, typer.Option(help="end before this string; may be given several times", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="seed of the draws", min=0)] = 123,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="where to compute")] = "auto",
-) -> None:
-    """Continue a text with a language model, or let an assistant answer.
+    seed: Annotated[int, typer.Option(help="seed of the draws", min=0, max=2**32)] = 123,
+) -> Any:
+    from gptailor.model.sampling import Sampling
 
-    Example: gptailor generate runs/helper "Make this sentence negative." --input "The nurse sings." --temperature 0
+    return Sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, tuple(stop or ()), seed)
+
+
+@app.command()
+@with_sampling
+def generate(
+    *,
+    folder: Annotated[str, typer.Argument(help="a folder or Hub name of a language model", show_default=False)],
+    prompt: Annotated[
+        str | None, typer.Argument(help="the text to continue, or the question", show_default=False)
+    ] = None,
+    input: Annotated[str, typer.Option(help="for an assistant: what the instruction is about")] = "",
+    file: Annotated[Path | None, typer.Option(help="answer the records of this file: json, jsonl, csv ...")] = None,
+    out: Annotated[Path | None, typer.Option(help="json file for the answers to --file")] = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    sampling: Any,
+) -> None:
+    """Continue a text with a language model, or let an assistant answer; one prompt, or a file of them.
+
+    Examples: gptailor generate runs/helper "Make this sentence negative." --input "The nurse sings." --temperature 0
+
+    gptailor generate runs/helper --file questions.json --out answers.json
     """
     from gptailor.show import plain
-    from gptailor.tasks.generate import generate_command
+    from gptailor.tasks.generate import answer_file, check_places, generate_command
 
+    check_places(prompt, input, file, out)
+    if file and out:
+        if not answer_file(folder, file, out, sampling, device, console, precision):
+            raise typer.Exit(130)
+        return
     notes: list[str] = []
     streams = sys.stdout.isatty()
     text = generate_command(
         folder,
-        prompt,
-        max_new_tokens,
-        temperature,
-        top_k,
-        top_p,
-        seed,
+        prompt or "",
+        sampling,
         device,
-        repetition_penalty,
-        stop or [],
         input,
         on_text=lambda piece: print(plain(piece), end="", flush=True) if streams else None,
         on_note=notes.append,
+        precision=precision,
     )
     print("" if streams else text)
     for note in notes:
         console.print(f"[yellow]note:[/] {note}", highlight=False)
+
+
+@app.command()
+@with_sampling
+def chat(
+    *,
+    folder: Annotated[str, typer.Argument(help="a folder with an assistant", show_default=False)],
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    sampling: Any,
+) -> None:
+    """Talk with an assistant: questions at the terminal, or one on each line of standard input.
+
+    Example: gptailor chat runs/helper --temperature 0
+    """
+    from gptailor.tasks.chat import chat_command
+
+    chat_command(folder, sampling, device, console, precision)
 
 
 @app.command()
@@ -267,13 +363,30 @@ def predict(
     delimiter: Annotated[
         str, typer.Option(metavar="auto|comma|semicolon|tab|pipe", help="what separates the columns of --file")
     ] = "auto",
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="where to compute")] = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
 ) -> None:
     """Label texts with a trained classifier: from arguments, a file, or one per line from standard input."""
     from gptailor.tasks.predict import predict_command
 
     how = {"encoding": encoding, "delimiter": delimiter}
-    predict_command(folder, texts or [], file, out, text, how, device, console)
+    predict_command(folder, texts or [], file, out, text, how, device, console, precision)
+
+
+@app.command()
+def merge(
+    folder: Annotated[Path, typer.Argument(help="an adapter: a run with --layers lora", show_default=False)],
+    out: Annotated[Path, typer.Option(help="folder to write the whole model to", show_default=False)],
+    base: Annotated[str | None, typer.Option(help="the base, where it lies elsewhere than it did")] = None,
+    save_in: Annotated[str, typer.Option(metavar="fp32|bf16", help="precision of the weights")] = "fp32",
+) -> None:
+    """Join an adapter with its base: one plain model folder that needs neither.
+
+    Example: gptailor merge runs/adapter --out runs/whole
+    """
+    from gptailor.tasks.merge import merge_command
+
+    merge_command(folder, out, base, save_in, console)
 
 
 @app.command()
@@ -306,9 +419,68 @@ def judge(
 
     Example: gptailor judge runs/assistant/responses.json --with ollama:llama3
     """
-    from gptailor.tasks.judge import judge_command
+    from gptailor.tasks.judge import judge as judge_answers
 
-    judge_command(answers, other, judge, response, other_response, pairwise, repeats, workers, out, console)
+    figures = judge_answers(
+        answers,
+        judge,
+        other=other,
+        response=response,
+        other_response=other_response,
+        pairwise=pairwise,
+        repeats=repeats,
+        workers=workers,
+        out=out,
+        console=console,
+    )
+    if not sys.stdout.isatty():
+        print(json.dumps(figures, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="a YAML file with a task and rows of options", show_default=False)],
+    data: Annotated[
+        list[str] | None, typer.Option(help="train on this instead of what the file names", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="folder of the runs and the table; without it, one in runs/ with the name of FILE"),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="runs at the same time; they share the processor's cores", min=1)] = 1,
+    table: Annotated[
+        bool, typer.Option("--table", help="train nothing, write the table of the runs that are there")
+    ] = False,
+) -> None:
+    """Train every setting of a file with several seeds, and put what they reach into one table.
+
+    The same command goes on after Ctrl-C, and tries again what has failed.
+    Example: gptailor sweep recipes/ablation.yaml --out runs/ablation
+    """
+    from gptailor.tasks.sweep import sweep_command
+
+    status = sweep_command(file, data or [], out, workers, only_table=table, console=console)
+    if status:
+        raise typer.Exit(status)
+
+
+@app.command()
+def rerun(
+    folder: Annotated[Path, typer.Argument(help="the folder of a finished run", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the new run; without it, FOLDER-rerun", show_default=False)
+    ] = None,
+) -> None:
+    """Repeat a finished run from what its folder holds, and say whether the same came out.
+
+    Exit code 1 when it differs on the same machine and with the same versions.
+    Example: gptailor rerun runs/helper
+    """
+    from gptailor.tasks.rerun import rerun_command
+
+    status = rerun_command(folder, out, console)
+    if status:
+        raise typer.Exit(status)
 
 
 @app.callback(invoke_without_command=True)

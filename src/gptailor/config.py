@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from gptailor.errors import UserError, did_you_mean
+from gptailor.errors import UserError, did_you_mean, listing
 
-Config = TypeVar("Config", bound="RunConfig")
+Config = TypeVar("Config", bound=BaseModel)
+LONGEST_YAML = 100_000  # characters of a configuration; PyYAML is slow
 
 
 def option(default: Any, description: str, *, group: str, **limits: Any) -> Any:
@@ -27,11 +28,32 @@ def option(default: Any, description: str, *, group: str, **limits: Any) -> Any:
 class RunConfig(BaseModel):
     """The options that every training task shares."""
 
+    layer_words: ClassVar[tuple[str, ...]] = ("all", "lora")
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     base: str = option("random:tiny", "the model to start from: a folder, a name, or random:SIZE", group="Model")
     tokenizer: str | None = option(None, "a folder with a tokenizer, for a random base", group="Model")
 
+    layers: str | None = option(
+        None, "what is trained: all, the last N blocks, or lora: adapters on a frozen base [all]", group="Model"
+    )
+    rank: int = option(16, "lora: rank of each adapter", group="Model", ge=1, le=4096)
+    alpha: float = option(16.0, "lora: strength; an update counts alpha / rank times", group="Model", gt=0, le=4096)
+    dropout: float = option(0.0, "lora: share of an adapter's inputs dropped in training", group="Model", ge=0, lt=1)
+    targets: str = option(
+        "attention,mlp", "lora: the layers with adapters: attention, mlp, head, or names such as qkv", group="Model"
+    )
+    unfreeze: str = option(
+        "auto", "lora: what else is trained: head, norms, biases, none [default: a class head]", group="Model"
+    )
+    rank_stabilised: bool = option(False, "lora: an update counts alpha / sqrt(rank) times", group="Model")
+    dora: bool = option(False, "lora: also learn the length of each matrix row (DoRA)", group="Model")
+    frozen_in: Literal["fp32", "bf16"] = option("fp32", "lora: precision of the frozen matrices", group="Model")
+
+    precision: Literal["fp32", "bf16", "auto"] = option(
+        "fp32", "arithmetic of the matrix products; auto: bf16 where the processor is good at it", group="Training"
+    )
     batch_size: int = option(8, "examples per batch", group="Training", ge=1)
     accumulate: int = option(1, "batches per optimizer step", group="Training", ge=1)
     lr: float | None = option(None, "peak learning rate [default: by base]", group="Training", gt=0, lt=1)
@@ -50,6 +72,28 @@ class RunConfig(BaseModel):
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "where to compute", group="Run")
     tensorboard: bool = option(False, "also write TensorBoard events", group="Run")
     keep_checkpoints: bool = option(False, "keep the checkpoints of a finished run", group="Run")
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _layers(cls, value: Any) -> Any:
+        """One of the words, or a number of blocks."""
+        if value is None or str(value) in cls.layer_words or re.fullmatch("[1-9][0-9]{0,5}", str(value)):
+            return None if value is None else str(value)
+        raise ValueError(f"Input should be {', '.join(map(repr, cls.layer_words))} or a number of blocks")
+
+    @model_validator(mode="after")
+    def _only_with_lora(self) -> RunConfig:
+        """An option that would do nothing is a mistake."""
+        fields = type(self).model_fields
+        idle = [name for name in LORA_OPTIONS if getattr(self, name) != fields[name].default]
+        if idle and self.layers != "lora":
+            raise ValueError(f"{listing(map(_flag, idle))}: only with --layers lora")
+        return self
+
+    def check_base(self, *, pretrained: bool) -> None:
+        """Raises ``UserError`` when adapters are to be put on random weights, which no folder could name."""
+        if self.layers == "lora" and not pretrained:
+            raise UserError(f"--layers lora with --base {self.base}", expected="a pretrained base", hint="--layers all")
 
     @field_validator("*", mode="before")
     @classmethod
@@ -101,17 +145,21 @@ class TableConfig(RunConfig):
         return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
+LORA_OPTIONS = ("rank", "alpha", "dropout", "targets", "unfreeze", "rank_stabilised", "dora", "frozen_in")
 SMALL = 6  # blocks of a base that is trained whole
 FEWEST_STEPS = 200  # that the usual number of epochs is raised to
 USUAL = {  # what a classifier's options are when they are left to the base
     "random": {"layers": "all", "lr": 5e-4, "epochs": 10},
     "small": {"layers": "all", "lr": 3e-4, "epochs": 5},
     "large": {"layers": "1", "lr": 5e-5, "epochs": 5},
+    "lora": {"lr": 8e-4, "epochs": 5},
 }
 
 
 class ClassifierConfig(TableConfig):
     """The options of ``gptailor train classifier``."""
+
+    layer_words: ClassVar[tuple[str, ...]] = ("head", "all", "lora")
 
     text: str | None = option(None, "column that holds the text [default: recognised by name]", group="Data")
     label: str | None = option(None, "column that holds the label [default: recognised by name]", group="Data")
@@ -129,7 +177,8 @@ class ClassifierConfig(TableConfig):
 
     layers: str | None = option(
         None,
-        "what is trained: head, the last N blocks, or all [default: all; 1 for a base of more than 6 blocks]",
+        "what is trained: head, the last N blocks, all, or lora: adapters on a frozen base "
+        "[default: all; 1 for a base of more than 6 blocks]",
         group="Model",
     )
     read: Literal["last", "first", "last-position", "mean", "last+mean"] = option(
@@ -141,13 +190,6 @@ class ClassifierConfig(TableConfig):
     )
 
     seeds: int = option(1, "repeat with this many seeds and report mean and spread", group="Run", ge=1)
-
-    @field_validator("layers", mode="before")
-    @classmethod
-    def _layers(cls, value: Any) -> Any:
-        if value is None or str(value) in ("head", "all") or re.fullmatch("[1-9][0-9]{0,5}", str(value)):
-            return None if value is None else str(value)
-        raise ValueError("Input should be 'head', 'all' or a number of blocks")
 
     @field_validator("pad_to", mode="before")
     @classmethod
@@ -166,14 +208,34 @@ class ClassifierConfig(TableConfig):
             n_layer: blocks of the base.
             n_train: texts to train on.
         """
+        self.check_base(pretrained=pretrained)
         kind = "random" if not pretrained else "small" if n_layer <= SMALL else "large"
-        usual: dict[str, Any] = dict(USUAL[kind])
+        usual: dict[str, Any] = dict(USUAL["lora" if self.layers == "lora" else kind])
         steps = -(-n_train // (self.batch_size * self.accumulate))
         usual["epochs"] = max(usual["epochs"], -(-FEWEST_STEPS // steps))
         return self.model_copy(update={key: value for key, value in usual.items() if getattr(self, key) is None})
 
 
-class AssistantConfig(TableConfig):
+class ConversationConfig(TableConfig):
+    """The options of the tasks that learn from answers."""
+
+    overlong: Literal["cut", "drop"] = option(
+        "cut", "records that are too long: lose the end of their answer, or are left out", group="Data"
+    )
+    tolerance: float = option(
+        0.1, "share of the records that may be unusable, and that may be too long", group="Data", ge=0, le=1
+    )
+    split: Literal["shuffle", "book"] = option(
+        "shuffle", "parts drawn by the seed without shared questions, or the book's in the file's order", group="Data"
+    )
+    validation_share: float = option(0.05, "share of the records for validation", group="Data", gt=0, lt=0.5)
+    test_share: float = option(0.1, "share of the records for the test", group="Data", gt=0, lt=0.5)
+
+    answers: int = option(200, "test records that are answered before and after training", group="Run", ge=1)
+    max_new_tokens: int = option(256, "longest answer to a test record, in tokens", group="Run", ge=1)
+
+
+class AssistantConfig(ConversationConfig):
     """The options of ``gptailor train assistant``."""
 
     template: str = option(
@@ -182,28 +244,62 @@ class AssistantConfig(TableConfig):
     learn: Literal["response", "last", "all"] = option(
         "response", "what is learned: every answer, the last one of each record, or everything", group="Data"
     )
-    overlong: Literal["cut", "drop"] = option(
-        "cut", "records that are too long: lose the end of their answer, or are left out", group="Data"
-    )
-    tolerance: float = option(
-        0.1, "share of the records that may be unusable, and that may be too long", group="Data", ge=0, le=1
-    )
     keep_empty: bool = option(False, "learn empty answers too, as the book does", group="Data")
-    split: Literal["shuffle", "book"] = option(
-        "shuffle", "parts drawn by the seed without shared questions, or the book's in the file's order", group="Data"
-    )
-    validation_share: float = option(0.05, "share of the records for validation", group="Data", gt=0, lt=0.5)
-    test_share: float = option(0.1, "share of the records for the test", group="Data", gt=0, lt=0.5)
 
     pack: bool = option(False, "several records in one row as long as the context; none sees another", group="Training")
 
-    answers: int = option(200, "test records that are answered before and after training", group="Run", ge=1)
-    max_new_tokens: int = option(256, "longest answer to a test record, in tokens", group="Run", ge=1)
-
     def for_base(self, *, pretrained: bool, n_layer: int) -> AssistantConfig:
-        """The same options with everything left to the base decided; all its parameters are trained."""
+        """The same options with everything left to the base decided; unless told, all its parameters are trained."""
+        self.check_base(pretrained=pretrained)
         large = {"lr": 5e-5, "epochs": 2}  # as the book has it
-        usual = large if pretrained and n_layer > SMALL else {"lr": 3e-4, "epochs": 5}
+        usual: dict[str, Any] = large if pretrained and n_layer > SMALL else {"lr": 3e-4, "epochs": 5}
+        usual |= {"layers": "all"} if self.layers != "lora" else {"lr": 8e-4}
+        return self.model_copy(update={key: value for key, value in usual.items() if getattr(self, key) is None})
+
+
+LOSSES: dict[str, dict[str, float]] = {  # how strong each is, when that is left open
+    "dpo": {"beta": 0.1},
+    "ipo": {"beta": 0.1},
+    "orpo": {"beta": 0.1},
+    "simpo": {"beta": 2.0, "gamma": 1.0},
+}
+
+
+class PreferencesConfig(ConversationConfig):
+    """The options of ``gptailor train preferences``."""
+
+    template: str | None = option(
+        None, "how a question is put, as for assistants [default: as the base was taught, or else alpaca]", group="Data"
+    )
+    loss: Literal["dpo", "ipo", "orpo", "simpo"] = option(
+        "dpo", "what is made small; orpo and simpo know no reference", group="Training"
+    )
+    beta: float | None = option(
+        None, "how much a difference between the answers counts [default: 0.1; simpo 2]", group="Training", gt=0, le=100
+    )
+    smoothing: float = option(
+        0.0, "dpo: share of the pairs that may be the wrong way round", group="Training", ge=0, lt=0.5
+    )
+    gamma: float | None = option(
+        None, "simpo: by how much the chosen answer is to be ahead [default: 1]", group="Training", ge=0, le=100
+    )
+
+    @model_validator(mode="after")
+    def _of_its_loss(self) -> PreferencesConfig:
+        """An option that would do nothing is a mistake."""
+        if self.smoothing and self.loss != "dpo":
+            raise ValueError("--smoothing: only with --loss dpo")
+        if self.gamma is not None and self.loss != "simpo":
+            raise ValueError("--gamma: only with --loss simpo")
+        return self
+
+    def for_base(self, *, pretrained: bool, n_layer: int) -> PreferencesConfig:
+        """The same options with everything left to base and loss decided; unless told, all parameters are trained."""
+        self.check_base(pretrained=pretrained)
+        large = {"lr": 5e-6, "epochs": 1}  # as the book has it
+        usual: dict[str, Any] = large if pretrained and n_layer > SMALL else {"lr": 5e-5, "epochs": 2}
+        usual |= {"layers": "all"} if self.layers != "lora" else {"lr": 10 * usual["lr"]}
+        usual |= LOSSES[self.loss]
         return self.model_copy(update={key: value for key, value in usual.items() if getattr(self, key) is None})
 
 
@@ -220,12 +316,20 @@ class BaseConfig(RunConfig):
     optimizer: Literal["adamw", "muon"] = option(
         "adamw", "adamw, or muon for the matrices of the blocks, which learns more from each token", group="Training"
     )
-    precision: Literal["auto", "fp32", "bf16"] = option(
-        "auto", "arithmetic of the matrix products: bf16 where the processor is good at it", group="Training"
+    precision: Literal["fp32", "bf16", "auto"] = option(
+        "auto", "arithmetic of the matrix products; auto: bf16 where the processor is good at it", group="Training"
     )
     sample: str = option("The", "a text that is continued at each evaluation", group="Training")
 
     save_in: Literal["fp32", "bf16"] = option("fp32", "precision of the weights in the model folder", group="Run")
+
+
+TASKS: dict[str, type[RunConfig]] = {  # of ``gptailor train``
+    "classifier": ClassifierConfig,
+    "assistant": AssistantConfig,
+    "preferences": PreferencesConfig,
+    "base": BaseConfig,
+}
 
 
 def load_config(kind: type[Config], file: Path | None, given: dict[str, Any]) -> Config:
@@ -255,11 +359,18 @@ def user_path(text: str) -> Path:
 def read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """The mapping in ``file`` and the line of each of its keys. Raises ``UserError`` when it is none."""
     try:
-        text = file.read_text(encoding="utf-8")
-        node, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+        with file.open(encoding="utf-8") as opened:
+            text = opened.read(LONGEST_YAML + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"configuration {file} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    if len(text) > LONGEST_YAML:
+        raise UserError(f"configuration {file} is too long", expected=f"at most {LONGEST_YAML:,} characters")
+    try:
+        # A few lines of references to references stand for gigabytes.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise UserError(f"{file} refers to its own parts with *", expected="each value written out")
+        node, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or a number that is none
         raise UserError(f"{file} is not YAML: {error}") from None
     if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
         raise UserError(f"{file} holds {type(values).__name__}", expected="lines of the form 'option: value'")
@@ -318,7 +429,9 @@ def _flag(key: str) -> str:
     return key if key == "data" else "--" + key.replace("_", "-")
 
 
-def _problem(kind: type[RunConfig], item: Any, where: dict[str, str], values: dict[str, Any]) -> UserError:
+def _problem(kind: type[BaseModel], item: Any, where: dict[str, str], values: dict[str, Any]) -> UserError:
+    if not item["loc"]:  # several options that do not go together
+        return UserError(item["msg"].removeprefix("Value error, "))
     key = str(item["loc"][0])
     place = where.get(key, key)
     if item["type"] == "extra_forbidden":

@@ -13,10 +13,14 @@ class UserError(Exception):
         found: what is there, with the file and line where that applies.
         expected: what should have been there.
         hint: what to try next.
+
+    Attributes:
+        problems: the errors that this one joins; itself alone when it joins none.
     """
 
     def __init__(self, found: str, *, expected: str = "", hint: str = "") -> None:
         self.found, self.expected, self.hint = found, expected, hint
+        self.problems: list[UserError] = [self]
         lines = [found]
         if expected:
             lines.append(f"  expected: {expected}")
@@ -30,7 +34,9 @@ class UserError(Exception):
         if len(problems) == 1:
             return problems[0]
         listed = "\n".join(f"{number}. {problem}" for number, problem in enumerate(problems, 1))
-        return cls(f"{len(problems)} problems:\n{listed}")
+        joined = cls(f"{len(problems)} problems:\n{listed}")
+        joined.problems = list(problems)
+        return joined
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -13,28 +13,73 @@ from gptailor.errors import UserError, listing
 from gptailor.evaluate.metrics import softmax
 from gptailor.model.device import choose_device
 from gptailor.model.head import Classifier
-from gptailor.weights.folder import ClassifierFolder, ClassifierSettings, load_classifier
+from gptailor.model.lora import use
+from gptailor.model.precision import check_precision, lower, read_in
+from gptailor.tokenizer import Tokenizer
+from gptailor.weights.adapters import HEAD, fingerprint, read_adapter
+from gptailor.weights.base import base_of
+from gptailor.weights.folder import ClassifierFolder, ClassifierSettings, load_classifier, load_on
+from gptailor.weights.huggingface import read_json
 
 TOKENS_PER_BATCH = 4096
 TOLERANCE = 1e-4  # largest difference of logits that the order of float32 sums explains
+TOLERANCE_HALF = 5e-2  # the same where the model was trained on matrices and inputs rounded to bf16
 
 
-def load(folder: str | Path, device: str = "auto") -> TextClassifier:
+def load(folder: str | Path, device: str = "auto", precision: str = "fp32") -> TextClassifier:
     """Opens a model folder for use.
 
+    Args:
+        precision: fp32 is exact; bf16 keeps the weights in half, and int8 (on the CPU) in a quarter of the memory, and
+            both label faster. See ``model.precision.lower``.
+
     Raises:
-        UserError: when the folder is missing, damaged or no classifier.
+        UserError: when the folder is missing, damaged or no classifier, or there is no such precision here.
     """
-    return TextClassifier(load_classifier(Path(folder)), choose_device(device))
+    where = choose_device(device)
+    check_precision(precision, where)
+    opened = load_classifier(Path(folder), read_in(precision))
+    lower(opened.model, precision)
+    return TextClassifier(opened, where)
+
+
+def load_adapters(folders: Sequence[str | Path], device: str = "auto") -> list[TextClassifier]:
+    """Opens classifiers that are adapters on one base, which is held in memory once; each switches to its own adapter.
+
+    Raises:
+        UserError: when a folder holds no adapter, they have different bases, or one changed norms or biases, which
+            belong to all.
+    """
+    adapters = {str(folder): read_adapter(Path(folder)) for folder in folders}
+    if not adapters:
+        raise UserError("no folders of adapters were given")
+    first = Path(folders[0])
+    base = base_of(first, adapters[str(first)])
+    decoder = base.load(Tokenizer.load(first))
+    sha256 = fingerprint(decoder)
+    opened = []
+    for number, (place, adapter) in enumerate(adapters.items()):
+        settings = read_json(Path(place) / "config.json").get("gptailor")
+        trained_on = settings.get("base_sha256") if isinstance(settings, dict) else None
+        if trained_on != sha256:
+            raise UserError(f"{place} is no adapter on {base.name}", expected="adapters on one and the same base")
+        if set(adapter.whole) != {HEAD}:
+            found = f"{place} trained more than adapters and a class head: {listing(set(adapter.whole) - {HEAD})}"
+            raise UserError(found, hint=f"gptailor merge {place} --out FOLDER, and load that alone")
+        name = f"adapter_{number}"
+        classifier = load_on(Path(place), decoder, adapter, name)
+        opened.append(TextClassifier(classifier, choose_device(device), adapter=name))
+    return opened
 
 
 class TextClassifier:
     """Labels texts. The answer for a text depends on that text alone, not on the others or on padding."""
 
-    def __init__(self, opened: ClassifierFolder, device: torch.device) -> None:
+    def __init__(self, opened: ClassifierFolder, device: torch.device, adapter: str | None = None) -> None:
+        """``adapter``: the name of its own on a decoder that it shares with others."""
         self.model, self.tokenizer = opened.model.to(device).eval(), opened.tokenizer
         self.settings, self.labels = opened.settings, opened.labels
-        self.device = device
+        self.device, self.adapter = device, adapter
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The label of each text."""
@@ -67,6 +112,7 @@ class TextClassifier:
                 f"text number {listing(index + 1 for index in empty)} is empty", expected="texts with words"
             )
         ids = fit(self.tokenizer.encode_many(texts), self.settings, self.tokenizer.end_of_text)
+        use(self.model, self.adapter)
         return logits_of(self.model, ids, self.tokenizer.end_of_text, self.device, progress)
 
 
@@ -85,7 +131,7 @@ def logits_of(
     progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """Logits (N, K) float32 of texts given as ids, in their order; computed in batches of similar length."""
-    result = np.zeros((len(ids), model.head.out_features), np.float32)
+    result = np.zeros((len(ids), model.head.weight.size(0)), np.float32)
     no_labels = [0] * len(ids)
     for rows in by_length([len(text) for text in ids], TOKENS_PER_BATCH):
         batch = collate(ids, no_labels, rows, pad).to(device)
@@ -96,7 +142,9 @@ def logits_of(
 
 
 @torch.no_grad()
-def self_check(classifier: TextClassifier, texts: Sequence[str], trained: np.ndarray) -> dict[str, float]:
+def self_check(
+    classifier: TextClassifier, texts: Sequence[str], trained: np.ndarray, tolerance: float = TOLERANCE
+) -> dict[str, float]:
     """Proves on the user's own model that it came back from disk whole, and that neighbours and padding change nothing.
 
     Each text goes alone through the plain model, and is compared with what the model in training said, with its row in
@@ -122,7 +170,7 @@ def self_check(classifier: TextClassifier, texts: Sequence[str], trained: np.nda
         others = [before, row, model(right, real_right)[0].float().cpu(), model(left, real_left)[0].float().cpu()]
         scale = max(1.0, float(reference.abs().max()))
         worst = max(worst, *(float((other - reference).abs().max()) / scale for other in others))
-    return {"texts": len(ids), "max_difference": worst, "tolerance": TOLERANCE}
+    return {"texts": len(ids), "max_difference": worst, "tolerance": tolerance}
 
 
 def require(check: Mapping[str, float]) -> None:

@@ -40,9 +40,7 @@ def show_receipt(console: Console, receipt: Mapping[str, Any]) -> None:
 def show_instructions(console: Console, receipt: Mapping[str, Any]) -> None:
     """The data receipt of instructions: files and their shape, what became of the records, what is learned."""
     _show_files(console, receipt["files"])
-    for shape in receipt["shapes"]:
-        unused = f"; not used: {listing(shape['unused'])}" if shape["unused"] else ""
-        console.print(visible(f"read as {shape['shape']}: {', '.join(shape['columns'])}{unused}"), highlight=False)
+    _show_shapes(console, receipt["shapes"])
     _show_rows(console, receipt)
     cut = {"responses_cut": "answers", "turns_cut": "conversations"}
     for key, name in cut.items():
@@ -58,6 +56,37 @@ def show_instructions(console: Console, receipt: Mapping[str, Any]) -> None:
     _show_lengths(console, receipt["lengths"])
     for warning in receipt["warnings"]:
         console.print(f"[yellow]note:[/] {visible(warning)}", highlight=False)
+
+
+def show_pairs(console: Console, receipt: Mapping[str, Any]) -> None:
+    """The data receipt of pairs: files and their shape, what became of the rows, and how long both sides are."""
+    _show_files(console, receipt["files"])
+    _show_shapes(console, receipt["shapes"])
+    _show_rows(console, receipt)
+    if receipt["responses_cut"]:
+        limit = receipt["cut"]["limit"]
+        console.print(f"  {receipt['responses_cut']:,} answers are cut to {limit} tokens, end of text kept")
+    table = Table("part", box=None, pad_edge=False, header_style="dim")
+    for column in ("pairs", "tokens chosen", "rejected"):
+        table.add_column(column, justify="right")
+    for part, numbers in receipt["tokens"].items():
+        table.add_row(part, *(f"{numbers[key]:,}" for key in ("pairs", "chosen", "rejected")))
+    console.print(table)
+    bias = receipt["length_bias"]
+    console.print(
+        f"the chosen answer is the longer one in {bias['chosen_longer']:.0%} of the pairs and the shorter one in "
+        f"{bias['rejected_longer']:.0%}; mean length {bias['mean_chosen']} tokens against {bias['mean_rejected']}",
+        highlight=False,
+    )
+    _show_lengths(console, receipt["lengths"])
+    for warning in receipt["warnings"]:
+        console.print(f"[yellow]note:[/] {visible(warning)}", highlight=False)
+
+
+def _show_shapes(console: Console, shapes: Sequence[Mapping[str, Any]]) -> None:
+    for shape in shapes:
+        unused = f"; not used: {listing(shape['unused'])}" if shape["unused"] else ""
+        console.print(visible(f"read as {shape['shape']}: {', '.join(shape['columns'])}{unused}"), highlight=False)
 
 
 def _show_files(console: Console, files: Sequence[Mapping[str, Any]]) -> None:
@@ -104,12 +133,15 @@ def _show_lengths(console: Console, lengths: Mapping[str, Any]) -> None:
     )
 
 
-def show_plan(console: Console, config: TableConfig, parameters: tuple[int, int], device: str, *, layers: str) -> None:
+def show_plan(
+    console: Console, config: TableConfig, parameters: tuple[int, int], device: str, *, layers: str, bf16: bool
+) -> None:
     """What is about to be trained, with everything that was decided for the user."""
     total, trained = parameters
     console.print(
         f"[bold]{visible(config.base)}[/]: {total:,} parameters, {trained:,} trained (layers: {layers}), "
-        f"on {device}; {config.epochs} epochs, batch {config.batch_size}, rate {config.lr:g}",
+        f"on {device} in {'bf16' if bf16 else 'fp32'}; {config.epochs} epochs, batch {config.batch_size}, "
+        f"rate {config.lr:g}",
         highlight=False,
     )
 
@@ -205,9 +237,39 @@ def show_assistant(console: Console, metrics: Mapping[str, Any], folder: Path) -
         cells += [_with_interval(answers[score]["mean"], answers[score]["interval"]) for score in ("chrf", "rouge_l")]
         table.add_row(name, *cells, f"{metrics[key]['perplexity']:.2f}", f"{answers['n']:,}", style=style)
     console.print(table)
-    console.print(f"model folder  {shown}", highlight=False)
+    console.print(f"model folder  {shown}\nreport        {visible(str(folder / 'report.html'))}", highlight=False)
     console.print(f"answers       {visible(str(folder / 'responses.json'))}", highlight=False)
     console.print(f'try           gptailor generate {shown} "a question of yours"', highlight=False)
+
+
+def show_preferences(console: Console, metrics: Mapping[str, Any], folder: Path) -> None:
+    """How many of the test pairs are told right, and what that is to be compared with."""
+    shown = visible(shlex.quote(str(folder)))
+    if not metrics["finished"]:
+        console.print(f"[yellow]Stopped.[/] The model of step {metrics['kept']['step']} is in {shown}", highlight=False)
+        show_resume(console, folder, "preferences")
+        return
+    table = Table("on the test part", box=None, pad_edge=False, header_style="dim")
+    for column in ("told right", "95 % interval", "n"):
+        table.add_column(column, justify="right")
+    rows = {
+        "this model, by its margins": metrics["test"],
+        "this model, by what is likelier": metrics["test"]["likelier"],
+        "its base, by what is likelier": metrics["base"]["likelier"],
+        f"always the {metrics['length']['takes']} answer": metrics["length"],
+    }
+    for place, (name, figures) in enumerate(rows.items()):
+        accuracy, interval, _, n = _figures(figures, None)
+        table.add_row(name, accuracy, interval, n, style="bold" if place == 0 else "")
+    console.print(table)
+    test, answers = metrics["test"], metrics["answers"]
+    told = f"loss {test['loss']:.4f}, margin {test['margin']:.3f}; "
+    console.print(f"{told}{answers['changed']:,} of {answers['n']:,} answers have changed", highlight=False)
+    console.print(f"model folder  {shown}", highlight=False)
+    console.print(f"report        {visible(str(folder / 'report.html'))}", highlight=False)
+    responses = shlex.quote(str(folder / "responses.json"))
+    judge = f"gptailor judge {responses} --other-response base_response --pairwise --with JUDGE"
+    console.print(f"compare       {visible(judge)}", highlight=False, soft_wrap=True)
 
 
 def _with_interval(value: float | None, interval: Sequence[float] | None, scale: float = 1) -> str:
@@ -229,9 +291,15 @@ def show_base(console: Console, metrics: Mapping[str, Any], folder: Path) -> Non
     counted = ", ".join(f"{name} {figures['perplexity']:.1f}" for name, figures in metrics["baselines"].items())
     console.print(f"perplexity of models that only count the same text: {counted}", highlight=False)
     console.print(f"model folder  {visible(shlex.quote(str(folder)))}", highlight=False)
+    console.print(f"report        {visible(str(folder / 'report.html'))}", highlight=False)
     if not metrics["finished"]:
         console.print("[yellow]Stopped[/] before the end.")
         show_resume(console, folder, "base")
+
+
+def show_note(console: Console, text: str) -> None:
+    """Something that the user should know of and that stops nothing."""
+    console.print(f"[yellow]note:[/] {visible(text)}", highlight=False)
 
 
 def plain(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gptailor.data.shapes import UnusableError, recognise
+from gptailor.data.shapes import SHAPES, UnusableError, recognise
 from gptailor.data.table import Table
 from gptailor.data.templates import Message
 from gptailor.errors import UserError
@@ -20,7 +20,7 @@ def table(**columns: Any) -> Table:
 
 
 def read(**columns: Any) -> list[Message]:
-    shape, names = recognise(table(**columns))
+    shape, names = recognise(table(**columns), SHAPES)
     return shape.read(*(columns[name] for name in names))
 
 
@@ -39,7 +39,7 @@ def read(**columns: Any) -> list[Message]:
 )
 def test_one_question_and_its_answer_in_every_shape(columns: dict[str, Any], used: list[str] | None) -> None:
     assert read(**columns) == [ASKED, SAID]
-    assert used is None or recognise(table(**columns))[1] == used
+    assert used is None or recognise(table(**columns), SHAPES)[1] == used
 
 
 def test_texts_are_taken_as_they_are_and_numbers_as_their_digits() -> None:
@@ -106,4 +106,4 @@ def test_unknown_columns_are_told_with_those_that_are_known() -> None:
         r"  try:      did you mean 'instruction'\?$"
     )
     with pytest.raises(UserError, match=expected):
-        recognise(table(instructoin="a", output="b"))
+        recognise(table(instructoin="a", output="b"), SHAPES)

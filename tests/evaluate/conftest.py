@@ -13,6 +13,7 @@ import pytest
 
 from gptailor.evaluate.baselines import baseline_metrics
 from gptailor.evaluate.metrics import classification_metrics, fit_temperature, softmax
+from tests.evaluate.folders import write_assistant_folder, write_base_folder
 
 HOSTILE = [
     "<script>alert(1)</script><img src=https://evil.example/x.png onerror=alert(1)> WIN a prize now",
@@ -53,6 +54,18 @@ epochs: {epochs}
 def model_folder(tmp_path: Path) -> Callable[..., Path]:
     """``model_folder(labels, supports, ...)`` writes a folder below ``tmp_path``; see ``write_model_folder``."""
     return lambda *args, **kwargs: write_model_folder(tmp_path / "model", *args, **kwargs)
+
+
+@pytest.fixture
+def assistant_folder(tmp_path: Path) -> Path:
+    """The folder of an assistant with 30 answers."""
+    return write_assistant_folder(tmp_path / "assistant")
+
+
+@pytest.fixture
+def base_folder(tmp_path: Path) -> Path:
+    """The folder of a base model that beats its baselines."""
+    return write_base_folder(tmp_path / "base")
 
 
 def write_model_folder(

@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from gptailor.errors import UserError
-from gptailor.evaluate.answers import Answer, read_answers, reference_metrics, reference_scores
+from gptailor.evaluate.answers import (
+    Answer,
+    read_answers,
+    reference_differences,
+    reference_metrics,
+    reference_scores,
+)
 
 RECORD = {"instruction": "Name a colour.", "input": "", "output": "Red.", "model_response": "Blue."}
 
@@ -71,6 +77,16 @@ def test_metrics_of_a_perfect_and_a_useless_answer() -> None:
     assert told["exact"]["correct"] == 2 and told["exact"]["n"] == 3
     assert told["rouge_l"]["mean"] == pytest.approx(200 / 3)
     assert told["chrf"]["interval"][0] < told["chrf"]["mean"] < told["chrf"]["interval"][1]
+    json.dumps(told, allow_nan=False)
+
+
+def test_the_difference_is_that_of_the_means() -> None:
+    references, good, bad = ["red", "blue", "", "green"], ["red", "blu", "x", "green"], ["rot", "blue", "y", ""]
+    told = reference_differences(references, good, bad)
+    first, second = reference_metrics(references, good), reference_metrics(references, bad)
+    assert told["exact"]["difference"] == pytest.approx(2 / 3 - 1 / 3) and told["exact"]["n"] == 3
+    for score in ("chrf", "rouge_l"):
+        assert told[score]["difference"] == pytest.approx(first[score]["mean"] - second[score]["mean"])
     json.dumps(told, allow_nan=False)
 
 

@@ -11,7 +11,7 @@ import torch
 from gptailor.errors import UserError
 from gptailor.model.config import SIZES, ModelConfig, parse_size
 from gptailor.model.decoder import Attention, Decoder, attention_mask, document_mask, pick, real_positions, seen_from
-from gptailor.model.head import count_parameters
+from gptailor.model.freeze import count_parameters
 
 MakeDecoder = Callable[..., Decoder]
 T, F = True, False

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from gptailor.errors import UserError
 from gptailor.model.decoder import Decoder
-from gptailor.model.head import Classifier, Read, count_parameters, freeze, last_token
+from gptailor.model.freeze import count_parameters, freeze
+from gptailor.model.head import Classifier, Read, last_token
 
 MakeDecoder = Callable[..., Decoder]
 Build = Callable[..., Classifier]

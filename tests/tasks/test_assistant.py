@@ -17,6 +17,7 @@ from gptailor.config import AssistantConfig, load_config
 from gptailor.data.templates import Message, open_template
 from gptailor.errors import UserError
 from gptailor.model.device import choose_device
+from gptailor.model.sampling import Sampling
 from gptailor.tasks.assistant import Lesson, prepare, run_assistant
 from gptailor.tasks.generate import generate_command
 from gptailor.tasks.inspect import inspect_assistant
@@ -83,6 +84,17 @@ def test_answers_stand_beside_their_records(tailored: Path, records: Path) -> No
         assert row["instruction"] not in row["model_response"] and "<|endoftext|>" not in row["model_response"]
 
 
+def test_the_report_says_how_far_the_answers_came(tailored: Path) -> None:
+    metrics = json.loads((tailored / "metrics.json").read_text())
+    told, (test, base) = metrics["difference"]["chrf"], (metrics[key]["answers"]["chrf"] for key in ("test", "base"))
+    assert told["difference"] == pytest.approx(test["mean"] - base["mean"]) and told["n"] == 12
+    page, card = ((tailored / name).read_text(encoding="utf-8") for name in ("report.html", "README.md"))
+    verdict = "nearer to the references than those of its base"
+    for said in (f"{test['mean']:.1f}", f"+{told['difference']:.1f}", verdict):
+        assert said in page and said in card
+    assert "All 12 test records" in page
+
+
 def test_the_receipt_accounts_for_every_record(tailored: Path) -> None:
     receipt = json.loads((tailored / "receipt.json").read_text())
     assert receipt["rows"] == {"read": 120, "kept": 119, "dropped": 1, "cut": 0}
@@ -108,8 +120,8 @@ def test_transformers_answers_the_same(tailored: Path) -> None:
 
 def test_generate_answers_as_the_test_was_answered(tailored: Path) -> None:
     for row in json.loads((tailored / "responses.json").read_text()):
-        asked = (str(tailored), row["instruction"], 12, 0.0, None, None, 1, "cpu")
-        assert generate_command(*asked, input=row["input"]).strip() == row["model_response"]
+        said = generate_command(str(tailored), row["instruction"], Sampling(12), "cpu", row["input"])
+        assert said.strip() == row["model_response"]
 
 
 @pytest.mark.parametrize("pack", [False, True])
@@ -117,6 +129,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(records: Path, tmp_path: Path
     whole = tailor(records, tmp_path / "whole", pack=pack, epochs=2)
     folder = tailor(records, tmp_path / "run", pack=pack, epochs=2, stop=StopAfter(5))
     assert json.loads((folder / "metrics.json").read_text())["finished"] is False
+    assert "This run did not finish." in (folder / "report.html").read_text(encoding="utf-8")
     tailor(records, folder, pack=pack, epochs=2, resume=True)
     first, second = load_file(whole / "model.safetensors"), load_file(folder / "model.safetensors")
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -142,6 +155,22 @@ def test_packed_records_have_the_loss_they_have_alone(records: Path) -> None:
 def test_the_measured_loss_does_not_depend_on_the_batch_size(records: Path) -> None:
     losses = [lesson(records, batch_size=size).measure("validation")["loss"] for size in (1, 5, 64)]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+
+
+def test_loss_and_gradients_in_bf16_are_near_those_in_fp32(records: Path) -> None:
+    losses, gradients = {}, {}
+    for name in ("fp32", "bf16"):
+        made = lesson(records, precision=name)
+        loss = made.loss(made.epoch(0)[0])
+        loss.total.backward()
+        assert loss.total.dtype == torch.float32
+        losses[name] = float(loss.total.detach()) / loss.count
+        gradients[name] = {key: p.grad for key, p in made.decoder.named_parameters() if p.grad is not None}
+    assert 0 < abs(losses["bf16"] - losses["fp32"]) < 0.01
+    for key, exact in gradients["fp32"].items():
+        half = gradients["bf16"][key]
+        assert half.dtype == torch.float32
+        assert (half - exact).norm() <= 0.05 * exact.norm() + 1e-5, key
 
 
 @pytest.mark.parametrize("learn", ["response", "all"])

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from safetensors.torch import load_file
 
 from gptailor.config import BaseConfig, load_config
 from gptailor.errors import UserError
+from gptailor.model.sampling import Sampling
 from gptailor.tasks.base import run_base
 from gptailor.tasks.corpus import parse_sources
 from gptailor.tasks.generate import generate_command
@@ -82,6 +81,17 @@ def test_it_learns_and_says_how_well(pretrained: Path) -> None:
         assert f"{figures['validation_loss']:.3f} | {figures['perplexity']:.1f}" in card
 
 
+def test_the_report_holds_samples_and_what_was_read(pretrained: Path) -> None:
+    samples = json.loads((pretrained / "samples.json").read_text())
+    assert [one["step"] for one in samples] == [0, 4, 8, 12] and all(one["text"].startswith("The") for one in samples)
+    (source,) = json.loads((pretrained / "receipt.json").read_text())["sources"]
+    assert source["train"]["documents"] + source["held_out"]["documents"] == 300 and source["weight"] == 1
+    rows = -(-(source["train"]["tokens"] - 1) // 32)
+    assert source["passes"] == pytest.approx(8 * 12 / rows)
+    page = (pretrained / "report.html").read_text(encoding="utf-8")
+    assert f"{TINY['tokens']:,} tokens" in page and "5-gram model" in page and "step 12" in page
+
+
 def test_the_unigram_baseline_counts_the_training_text(texts: Path, tmp_path: Path) -> None:
     folder = pretrain(texts, tmp_path / "run", tokens=100_000, batch_size=256, keep_checkpoints=True, evaluate_every=99)
     (place,) = (folder / "checkpoints" / "tokens").iterdir()
@@ -103,7 +113,7 @@ def test_transformers_reads_it_with_the_same_loss(pretrained: Path) -> None:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(pretrained), AutoTokenizer.from_pretrained(pretrained)
     ids = tokenizer("the soup number 7 was lovely and warm", return_tensors="pt")["input_ids"]
     greedy = model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.size(1) :].tolist()
-    ours = generate_command(str(pretrained), "the soup number 7 was lovely and warm", 8, 0.0, None, None, 1, "cpu")
+    ours = generate_command(str(pretrained), "the soup number 7 was lovely and warm", Sampling(8), "cpu")
     assert ours == "the soup number 7 was lovely and warm" + tokenizer.decode(greedy).removesuffix("<|endoftext|>")
 
 
@@ -112,45 +122,15 @@ def test_a_stopped_run_resumes_to_the_same_weights(texts: Path, tmp_path: Path, 
     whole = pretrain(texts, tmp_path / "whole", optimizer=optimizer)
     folder = pretrain(texts, tmp_path / "run", stop=StopAfter(steps), optimizer=optimizer)
     assert json.loads((folder / "metrics.json").read_text())["finished"] is False
+    assert "This run did not finish." in (folder / "report.html").read_text(encoding="utf-8")
     pretrain(texts, folder, resume=True, optimizer=optimizer)
+    assert (folder / "samples.json").read_text() == (whole / "samples.json").read_text()
     assert_same_weights(whole, folder)
 
 
 def assert_same_weights(one: Path, other: Path) -> None:
     first, second = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(texts: Path, tmp_path: Path) -> None:
-    """SIGKILL lets nothing be saved: what is on disk at any moment must do."""
-    options = {**TINY, "tokens": 32 * 8 * 60, "evaluate_every": 5}
-    flags = [part for key, value in options.items() for part in ("--" + key.replace("_", "-"), str(value))]
-    folder, checkpoints = tmp_path / "run", tmp_path / "run" / "checkpoints"
-    command = [sys.executable, "-m", "gptailor", "train", "base", str(texts), *flags]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    whole = [*command, "--out", str(tmp_path / "whole")]
-    subprocess.run(whole, env=environment, check=True, capture_output=True)
-    moments = [
-        lambda: (folder / "run.yaml").exists(),
-        lambda: (checkpoints / "tokenizer").exists(),
-        lambda: (checkpoints / "last.safetensors").exists(),
-        lambda: sum('"evaluate"' in line for line in (folder / "history.jsonl").read_text().splitlines()) > 4,
-    ]
-    for moment in moments:
-        resume = ["--resume"] if (folder / "run.yaml").exists() else []
-        process = subprocess.Popen(
-            [*command, "--out", str(folder), *resume],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while not moment():
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.002)
-        process.kill()
-        process.wait()
-    subprocess.run([*command, "--out", str(folder), "--resume"], env=environment, check=True, capture_output=True)
-    assert_same_weights(tmp_path / "whole", folder)
 
 
 def test_memory_stays_flat_on_ten_times_the_text(texts: Path, pretrained: Path, tmp_path: Path) -> None:
@@ -218,4 +198,4 @@ def test_nothing_held_out_is_told(tmp_path: Path) -> None:
 
 def test_random_weights_have_nothing_to_say() -> None:
     with pytest.raises(UserError, match="nothing to say"):
-        generate_command("random:tiny", "Hello", 5, 0.0, None, None, 1, "cpu")
+        generate_command("random:tiny", "Hello", Sampling(5), "cpu")

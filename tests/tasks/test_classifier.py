@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from rich.console import Console
 from safetensors.torch import load_file
 
 import gptailor
@@ -225,7 +227,7 @@ def test_a_run_that_failed_after_its_metrics_is_completed(
     if stopped_before:
         run(moods, tmp_path / "run", stop=StopRequest(requested=True))
     monkeypatch.setattr(classifier, "write_report", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match=r"cannot be written: No space left(.|\n)*--resume"):
         run(moods, tmp_path / "run", resume=stopped_before)
     monkeypatch.undo()
     folder = run(moods, tmp_path / "run", resume=True)
@@ -275,3 +277,52 @@ def test_a_limit_below_the_padding_is_kept(moods: Path, tmp_path: Path) -> None:
     assert (settings.max_length, settings.padded_to) == (4, 32)
     cut = read(folder, "receipt.json")["cut"]
     assert (cut["limit"], cut["count"]) == (4, 120)
+
+
+# --- lower precision --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", ["1", "all"])
+def test_training_in_bf16_is_near_that_in_fp32(moods: Path, tmp_path: Path, layers: str) -> None:
+    folders = {name: run(moods, tmp_path / name, precision=name, layers=layers) for name in ("fp32", "bf16")}
+    metrics = {name: read(folder, "metrics.json") for name, folder in folders.items()}
+    exact, half = (metrics[name]["kept"]["validation_loss"] for name in ("fp32", "bf16"))
+    assert half != exact
+    assert half == pytest.approx(exact, abs=0.02)
+    assert {name: one["self_check"]["tolerance"] for name, one in metrics.items()} == {"fp32": 1e-4, "bf16": 0.05}
+    assert {tensor.dtype for tensor in load_file(folders["bf16"] / "model.safetensors").values()} == {torch.float32}
+
+
+def test_a_frozen_trunk_takes_half_the_room_in_bf16(moods: Path, tmp_path: Path) -> None:
+    states = {}
+    for name in ("fp32", "bf16"):
+        given = {"data": str(moods), **TINY, "precision": name, "layers": "1"}
+        built = feed.build(prepare(load_config(ClassifierConfig, None, given)))
+        built.keep_trunk(tmp_path)
+        assert built.trunk is not None
+        states[name] = built.trunk.states
+    assert states["bf16"].nbytes * 2 == states["fp32"].nbytes
+    difference = (states["bf16"].float() - states["fp32"]).abs().max()
+    assert 0 < difference < 0.02 * states["fp32"].abs().max()
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.02), ("int8", 0.04)])
+def test_labels_are_those_of_fp32(trained: Path, moods: Path, precision: str, tolerance: float) -> None:
+    with moods.open(encoding="utf-8", newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    exact, lower = gptailor.load(trained), gptailor.load(trained, precision=precision)
+    agreement = np.mean([a == b for a, b in zip(exact.predict(texts), lower.predict(texts), strict=True)])
+    assert agreement >= 0.98
+    logits = exact.logits(texts)
+    assert 0 < np.abs(lower.logits(texts) - logits).max() <= tolerance * np.abs(logits).max()
+
+
+def test_the_precision_of_a_run_is_printed(moods: Path, tmp_path: Path) -> None:
+    for name in ("fp32", "bf16"):
+        told = io.StringIO()
+        given = {"data": str(moods), "out": str(tmp_path / name), **TINY, "precision": name, "epochs": 1}
+        console = Console(file=told, width=200)
+        classifier.run_classifier(
+            load_config(ClassifierConfig, None, given), resume=False, console=console, stop=StopRequest()
+        )
+        assert f"on cpu in {name};" in told.getvalue()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import gptailor
 from gptailor import cli
 from gptailor.evaluate import remote
 from gptailor.evaluate.judges import Rules
@@ -73,6 +74,15 @@ def test_rules_need_no_server(judge: Cli, tmp_path: Path) -> None:
     assert figures["reference"][0]["exact"]["correct"] == 11
     assert "score 91.67 of 100 (95 %: " in told and "n = 12" in told and "(11 of 12)" in told
     assert len((tmp_path / "answers.judged.jsonl").read_text(encoding="utf-8").splitlines()) == 12
+
+
+def test_the_python_function_gives_the_same_figures_and_prints_nothing(
+    judge: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = saved(tmp_path, "answers.json", [*GOOD[:11], "It is"])
+    _, out, _ = judge(file, "--with", "rules", "--out", tmp_path / "one.jsonl")
+    figures = gptailor.judge(str(file), "rules", out=tmp_path / "other.jsonl")
+    assert figures == json.loads(out) and capsys.readouterr() == ("", "")
 
 
 def test_a_file_through_ollama_twice(judge: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,11 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gptailor.train.log import RunLog, read_history
+from gptailor.train.log import LINES, RunLog, read_history
 from gptailor.train.loop import LoopSettings, StopRequest, stop_on_interrupt, train
 from gptailor.train.losses import Loss, class_loss
 from gptailor.train.optim import adamw, rate
-from gptailor.train.state import BEST, LAST, Progress, load_state
+from gptailor.train.state import LAST, Progress, best_file, has_state, load_state
 
 # 42 points in batches of 4 and two batches to a step: 11 batches and 6 steps an epoch, the last one of a single batch.
 SETTINGS = LoopSettings(
@@ -56,22 +56,28 @@ class Toy:
     Attributes:
         before_batch: called when a batch is about to be computed.
         scores: of the evaluations at these steps; the others are judged by their loss.
+        steps: that the log is told of; more of them make the lines of history fewer.
     """
 
     folder: Path
     settings: LoopSettings = SETTINGS
     before_batch: Callable[[Toy], None] = lambda toy: None
     scores: dict[int, float] = field(default_factory=dict)
+    steps: int = STEPS
+    quiet: bool = True
 
     def run(self, stop: StopRequest | None = None) -> Progress:
         self.stop = stop or StopRequest()
-        resuming = (self.folder / LAST).exists()
+        resuming = has_state(self.folder)
         self.model = network(seed=99 if resuming else 1)
         self.optimizer = adamw(self.model, 1.0, 0.1)
-        self.progress = load_state(self.folder, self.model, self.optimizer) if resuming else Progress()
+        self.told: list[str] = []
+        self.progress = Progress()
+        if resuming:
+            self.progress = load_state(self.folder, self.model, self.optimizer, self.told.append)
         self.computed = 0
-        console = Console(quiet=True)
-        with RunLog(self.folder, STEPS, console=console, resumed_at=self.progress.step) as log:
+        at, sums = self.progress.step, self.progress.sums
+        with RunLog(self.folder, self.steps, console=Console(quiet=self.quiet), resumed_at=at, sums=sums) as log:
             return train(
                 self.model,
                 self.optimizer,
@@ -79,6 +85,7 @@ class Toy:
                 batches=epoch,
                 loss=self.loss,
                 evaluate=self.evaluate,
+                describe=lambda rows: [f"points:{row}" for row in rows],
                 folder=self.folder,
                 log=log,
                 progress=self.progress,
@@ -86,15 +93,15 @@ class Toy:
             )
 
     def loss(self, rows: list[int]) -> Loss:
+        assert self.model.training
         self.computed += 1
         self.before_batch(self)
         return class_loss(self.model(POINTS[rows]), LABELS[rows])
 
     @torch.no_grad()
     def evaluate(self) -> tuple[dict[str, float], list[float]]:
-        self.model.eval()
+        assert not self.model.training
         loss = class_loss(self.model(POINTS), LABELS)
-        self.model.train()
         score = self.scores.get(self.progress.step, -float(loss.total))
         return {"validation_loss": float(loss.total) / 42}, [score]
 
@@ -119,10 +126,10 @@ def test_the_loss_falls_and_the_best_is_kept(tmp_path: Path) -> None:
     progress = toy.run()
     losses = [line["validation_loss"] for line in toy.history("evaluate")]
     assert losses[-1] < 0.6 * losses[0]
-    assert asdict(progress) | {"seconds": 0, "best_score": None} == asdict(
+    assert asdict(progress) | {"seconds": 0, "best_score": None, "loss_before": None, "sums": {}} == asdict(
         Progress(epoch=3, step=18, examples=126, stale=0, best_step=18)
     ) | {"best": {"epoch": 3, "step": 18, "validation_loss": pytest.approx(losses[-1], abs=1e-6)}}
-    for name, tensor in load_file(tmp_path / BEST).items():
+    for name, tensor in load_file(tmp_path / best_file(18)).items():
         assert torch.equal(tensor, toy.model.state_dict()[name])
 
 
@@ -181,7 +188,7 @@ def test_patience_runs_out_and_the_best_stays(
     assert [line["step"] for line in toy.history("evaluate")] == steps
     assert (progress.step, progress.best_step) == (steps[-1], best_step)
     assert progress.best_score == [max(scores[: len(steps)])]
-    best = load_file(tmp_path / BEST)
+    best = load_file(tmp_path / best_file(best_step))
     assert all(torch.equal(best[name], tensor) for name, tensor in kept[best_step].items())
 
 
@@ -214,6 +221,7 @@ def one_step(folder: Path, batches: list[list[int]], weights: Tensor | None, cli
             batches=lambda number: batches,
             loss=lambda rows: class_loss(model(POINTS[rows]), LABELS[rows], weights),
             evaluate=lambda: ({}, [0.0]),
+            describe=lambda rows: [],
             folder=folder,
             log=log,
             progress=Progress(),
@@ -261,18 +269,19 @@ def test_clipping_limits_the_gradient_of_the_whole_step(tmp_path: Path) -> None:
 def final(toy: Toy, progress: Progress) -> dict[str, Any]:
     """All that a run leaves, but for the clock."""
     lines = [{k: v for k, v in line.items() if k != "examples_per_second"} for line in read_history(toy.folder)]
+    best = toy.folder / best_file(progress.best_step)
     return {
-        "progress": asdict(progress) | {"seconds": 0},
+        "progress": asdict(progress) | {"seconds": 0, "sums": progress.sums | {"seconds": 0}},
         "history": lines,
         "weights": {name: tensor.tolist() for name, tensor in toy.model.state_dict().items()},
         "last": {name: tensor.tolist() for name, tensor in load_file(toy.folder / LAST).items()},
-        "best": {name: tensor.tolist() for name, tensor in load_file(toy.folder / BEST).items()},
+        "best": {name: tensor.tolist() for name, tensor in load_file(best).items()},
     }
 
 
 SCHEDULES = {
     "by epoch": SETTINGS,
-    "every 4": replace(SETTINGS, evaluate_every=4),
+    "every 4": replace(SETTINGS, evaluate_every=4),  # with lines of history that steps share
     "impatient": replace(SETTINGS, evaluate_every=2, patience=3),
     "impatient within an epoch": replace(SETTINGS, evaluate_every=2, patience=3),
 }
@@ -289,7 +298,8 @@ def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def scheduled(folder: Path, name: str, before_batch: Callable[[Toy], None] = lambda toy: None) -> Toy:
-    return Toy(folder, SCHEDULES[name], before_batch, SCORES.get(name, {}))
+    steps = 3 * LINES if name == "every 4" else STEPS
+    return Toy(folder, SCHEDULES[name], before_batch, SCORES.get(name, {}), steps)
 
 
 @pytest.mark.parametrize("stops", [[1], [3], [5], [6], [7], [8], [11], [12], [13], [17], [18], [2, 6, 7, 12]], ids=str)
@@ -321,9 +331,9 @@ def test_a_killed_run_goes_on_from_what_was_saved_last(
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
-    toy = Toy(tmp_path, SCHEDULES["every 4"])
+    toy = scheduled(tmp_path, "every 4")
     before = final(toy, toy.run())
-    again = Toy(tmp_path, SCHEDULES["every 4"])
+    again = scheduled(tmp_path, "every 4")
     assert final(again, again.run()) == before
     assert again.computed == 0
 
@@ -343,7 +353,7 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path: Path, number: int) -> No
     with stop_on_interrupt() as stop:
         progress = toy.run(stop)
     assert (progress.step, progress.position, toy.computed) == (2, 2, 4)
-    assert load_state(tmp_path, toy.model, toy.optimizer) == progress
+    assert load_state(tmp_path, toy.model, toy.optimizer, pytest.fail) == progress
 
 
 @pytest.mark.parametrize("second", SIGNALS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from gptailor.errors import UserError
 from gptailor.model.config import ModelConfig
 from gptailor.model.decoder import Decoder
 from gptailor.weights.huggingface import (
+    WeightFiles,
     config_values,
     decoder_tensors,
     load_decoder,
@@ -380,3 +382,39 @@ def test_settings_that_only_say_the_usual_are_accepted(folder: Path):
 def test_a_model_of_a_thousand_blocks_is_refused_fast_when_its_file_is_small(folder: Path):
     change_config(folder, n_layer=1000)
     assert f"{997 * 12} missing tensors" in refusal(folder)
+
+
+@pytest.mark.parametrize("kept", [torch.float32, torch.bfloat16])
+def test_weights_are_read_in_what_is_asked_for(make_decoder: MakeDecoder, tmp_path: Path, kept: torch.dtype):
+    decoder = make_decoder()
+    write_tensors(tmp_path, {name: tensor.to(kept) for name, tensor in decoder_tensors(decoder).items()})
+    (tmp_path / "config.json").write_text(json.dumps(config_values(decoder.config)), encoding="utf-8")
+    for asked in (torch.float32, torch.bfloat16):
+        loaded = dict(load_decoder(tmp_path, asked).named_parameters())
+        assert {parameter.dtype for parameter in loaded.values()} == {asked}
+        for name, parameter in decoder.named_parameters():
+            assert torch.equal(loaded[name], parameter.to(kept).to(asked))
+            assert loaded[name].is_contiguous()
+
+
+@pytest.mark.parametrize("asked", [torch.float32, torch.bfloat16])
+def test_reading_holds_one_copy_of_the_weights(
+    make_decoder: MakeDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: torch.dtype
+):
+    decoder, read, places, alive = make_decoder(), WeightFiles.tensor, {}, []
+    write_tensors(tmp_path, {name: tensor.to(asked) for name, tensor in decoder_tensors(decoder).items()})
+    (tmp_path / "config.json").write_text(json.dumps(config_values(decoder.config)), encoding="utf-8")
+
+    def watched(files: WeightFiles, name: str) -> Tensor:
+        tensor = read(files, name)
+        places[name] = tensor.data_ptr()
+        if tensor.dim() == 2 and ".h." in name:  # a matrix of a block: it is turned, and then it is to go
+            assert not any(reference() is not None for reference in alive)
+            alive.append(weakref.ref(tensor))
+        return tensor
+
+    monkeypatch.setattr(WeightFiles, "tensor", watched)
+    loaded = load_decoder(tmp_path, asked)
+    assert len(alive) == 4 * decoder.config.n_layer
+    assert loaded.token_embedding.weight.data_ptr() == places["transformer.wte.weight"], "mapped, and not copied"
+    assert loaded.blocks[0].mlp.up.bias.data_ptr() == places["transformer.h.0.mlp.c_fc.bias"]

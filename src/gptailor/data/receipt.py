@@ -162,10 +162,11 @@ class InstructionReceipt(Receipt):
                     f"{shared} of {len(openings[name])} {name} questions stand word for word in the training part"
                 )
 
-    def learn(self, part: str, learned: np.ndarray) -> None:
+    def learn(self, part: str, *sides: np.ndarray) -> None:
         """A record was encoded: ``learned`` (t,) tells which of its tokens, the end of text last, are learned."""
-        numbers = {"records": 1, "targets": len(learned) - 1, "learned": int(learned.sum()), "ends": int(learned[-1])}
-        self.tokens.setdefault(part, Counter()).update(numbers)
+        for learned in sides:
+            counts = {"targets": len(learned) - 1, "learned": int(learned.sum()), "ends": int(learned[-1])}
+            self.tokens.setdefault(part, Counter()).update({"records": 1, **counts})
 
     def fitted(self, kept: Mapping[str, int], limit: int, *, prompts_over: int) -> None:
         """What is left of each part once all records have ids; ``prompts_over`` have no room for an answer."""
@@ -185,6 +186,43 @@ class InstructionReceipt(Receipt):
             "turns_cut": self.turns_cut,
             "tokens": {part: _with_share(numbers) for part, numbers in self.tokens.items()},
         }
+
+
+class PreferenceReceipt(InstructionReceipt):
+    """What became of every row of pairs, and how long their sides are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.identical: list[str] = []
+        self.empty_sides: dict[str, list[str]] = {"chosen": [], "rejected": []}
+
+    def learn(self, part: str, *sides: np.ndarray) -> None:
+        """A pair was encoded: which tokens (t,) of the chosen and of the rejected side are learned."""
+        chosen, rejected = (int(learned.sum()) for learned in sides)
+        counts = {"pairs": 1, "chosen": chosen, "rejected": rejected}
+        longer = {"chosen_longer": chosen > rejected, "rejected_longer": chosen < rejected}
+        self.tokens.setdefault(part, Counter()).update({**counts, **longer})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The receipt as it is saved in ``receipt.json``."""
+        of_answers = ("empty_outputs", "unanswered", "turns_cut")
+        empty = {side: {"count": len(lines), "lines": lines[:SHOWN]} for side, lines in self.empty_sides.items()}
+        return {
+            **{key: value for key, value in super().to_dict().items() if key not in of_answers},
+            "identical": {"count": len(self.identical), "lines": self.identical[:SHOWN]},
+            "empty_sides": empty,
+            "tokens": {part: dict(numbers) for part, numbers in self.tokens.items()},
+            "length_bias": self._length_bias(),
+        }
+
+    def _length_bias(self) -> dict[str, Any]:
+        """How often the longer side is the chosen one, and how long both are, in tokens with the end of text."""
+        whole = sum(self.tokens.values(), Counter())
+        if not whole["pairs"]:
+            return {}
+        shares = {key: round(whole[key] / whole["pairs"], 4) for key in ("chosen_longer", "rejected_longer")}
+        means = {f"mean_{side}": round(whole[side] / whole["pairs"], 1) for side in ("chosen", "rejected")}
+        return {"pairs": whole["pairs"], **shares, **means}
 
 
 def _with_share(numbers: Mapping[str, int]) -> dict[str, Any]:

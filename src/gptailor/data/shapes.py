@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from gptailor.data.table import Table
 from gptailor.data.templates import Message
 from gptailor.errors import UserError, did_you_mean
 
+TEXTS = ("text", "prompt")  # columns of texts to continue
 ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 
@@ -18,43 +19,121 @@ class UnusableError(Exception):
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Columns that hold a conversation, and how their values are read.
+class Columns:
+    """What the columns of a table are called.
 
     Attributes:
         name: as the user is told.
-        needed: columns by which the shape is recognised.
+        needed: columns by which they are recognised.
         optional: a column that may be there; ``""`` for none.
-        read: from the values of the needed columns and the optional one to messages; raises ``UnusableError``.
     """
 
     name: str
     needed: tuple[str, ...]
     optional: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns, the optional one last."""
+        return tuple(filter(None, (*self.needed, self.optional)))
+
+
+C = TypeVar("C", bound=Columns)
+
+
+@dataclass(frozen=True)
+class Shape(Columns):
+    """Columns that hold a conversation, and how their values are read.
+
+    Attributes:
+        read: from the values of the needed columns and the optional one to messages; raises ``UnusableError``.
+        ask: from the same values, of which all but the first may be None, to the messages that call for an answer, and
+            the answer as it is there; raises ``UnusableError``.
+    """
+
     read: Callable[..., list[Message]]
+    ask: Callable[..., tuple[list[Message], Any]]
 
 
-def recognise(table: Table) -> tuple[Shape, list[str]]:
-    """The shape of a table, and its columns that hold the values for ``Shape.read``, in that order.
+def recognise(table: Table, shapes: Sequence[C]) -> tuple[C, list[str]]:
+    """The first of ``shapes`` that a table has, and its columns that hold the values, in that order.
 
     Raises:
         UserError: listing the columns, when they have no known shape.
     """
-    by_name = {column.strip().lower(): column for column in table.columns}
-    for shape in SHAPES:
+    by_name = _by_name(table)
+    for shape in shapes:
         if all(name in by_name for name in shape.needed):
-            return shape, [by_name[name] for name in (*shape.needed, shape.optional) if name in by_name]
-    known = [name for shape in SHAPES for name in (*shape.needed, shape.optional) if name and name not in by_name]
+            return shape, [by_name[name] for name in shape.columns if name in by_name]
+    raise _unknown(table, shapes, map(_told, shapes))
+
+
+def recognise_questions(table: Table) -> tuple[Shape, list[str]]:
+    """The shape of a table whose answers need not be there, and its columns for ``Shape.ask``: ``""`` for none.
+
+    Of the shapes that ask in the same column, it is the one with more of its other columns.
+
+    Raises:
+        UserError: listing the columns, when none holds questions.
+    """
+    by_name = _by_name(table)
+    asking = [shape for shape in SHAPES if shape.needed[0] in by_name]
+    if not asking:
+        raise _unknown(table, SHAPES, dict.fromkeys(shape.needed[0] for shape in SHAPES))
+    shape = max(asking, key=lambda shape: sum(name in by_name for name in shape.columns))
+    return shape, [by_name.get(name, "") for name in shape.columns]
+
+
+def recognise_texts(table: Table) -> str:
+    """The column of texts to continue: the only one, or the one called text or prompt.
+
+    Raises:
+        UserError: listing the columns, when there is none.
+    """
+    by_name = _by_name(table)
+    names = [by_name[name] for name in TEXTS if name in by_name] or list(table.columns) * (len(table.columns) == 1)
+    if not names:
+        raise _unknown(table, (), [f"{' or '.join(TEXTS)}, for a model that only continues texts"])
+    return names[0]
+
+
+def _by_name(table: Table) -> dict[str, str]:
+    return {column.strip().lower(): column for column in table.columns}
+
+
+def _unknown(table: Table, shapes: Sequence[Columns], expected: Iterable[str]) -> UserError:
+    by_name = _by_name(table)
+    known = [name for shape in shapes for name in shape.columns if name not in by_name]
     hints = (did_you_mean(name, known) for name in by_name)
-    raise UserError(
-        f"{table.path.name} has the columns {', '.join(table.columns)}",
-        expected="; or ".join(_told(shape) for shape in SHAPES),
-        hint=next(filter(None, hints), ""),
-    )
+    found = f"{table.path.name} has the columns {', '.join(table.columns)}"
+    return UserError(found, expected="; or ".join(expected), hint=next(filter(None, hints), ""))
 
 
-def _told(shape: Shape) -> str:
+def _told(shape: Columns) -> str:
     return " and ".join(shape.needed) + (f" (with or without {shape.optional})" if shape.optional else "")
+
+
+def text_of(value: Any, name: str) -> str:
+    """A text to ask with. Raises ``UnusableError`` where there is none."""
+    return _some(_text(value, name), name)
+
+
+def text_if_any(value: Any, name: str) -> str:
+    """A text that may be absent. Raises ``UnusableError`` for what is none."""
+    return _text(value, name) or ""
+
+
+def _ask_instruction(instruction: Any, output: Any, more: Any = None) -> tuple[list[Message], Any]:
+    return [Message("user", text_of(instruction, "instruction"), _text(more, "input") or "")], output
+
+
+def _ask_prompt(prompt: Any, completion: Any) -> tuple[list[Message], Any]:
+    return [Message("user", text_of(prompt, "prompt"))], completion
+
+
+def _ask_conversation(value: Any) -> tuple[list[Message], Any]:
+    messages = turns(value, "user")
+    return (messages[:-1], messages[-1].content) if messages[-1].role == "assistant" else (messages, None)
 
 
 def _instruction(instruction: Any, output: Any, more: Any = None) -> list[Message]:
@@ -68,20 +147,38 @@ def _completion(prompt: Any, completion: Any) -> list[Message]:
 
 
 def _conversation(value: Any) -> list[Message]:
-    """Messages as ``role`` and ``content``, or as ``from`` and ``value``; questions and answers must take turns."""
+    return turns(value, "assistant")
+
+
+def turns(value: Any, needed: str) -> list[Message]:
+    """Messages as ``role`` and ``content``, or as ``from`` and ``value``; questions and answers must take turns.
+
+    Args:
+        needed: a role that must occur.
+    """
+    messages = messages_of(value)
+    check_turns(messages, needed)
+    return messages
+
+
+def messages_of(value: Any) -> list[Message]:
+    """The messages of a list. Raises ``UnusableError`` when it is none."""
     if value is None:
         raise UnusableError("has no messages")
     if not isinstance(value, list):
         raise UnusableError(f"messages are {_kind(value)} where a list was expected")
-    messages = [_message(item) for item in value]
+    return [_message(item) for item in value]
+
+
+def check_turns(messages: Sequence[Message], needed: str) -> None:
+    """Raises ``UnusableError`` unless questions and answers take turns, and the role ``needed`` occurs."""
     roles = [message.role for message in messages if message.role != "system"]
-    if "assistant" not in roles:
-        raise UnusableError("has no answer")
+    if needed not in roles:
+        raise UnusableError(f"has no {'answer' if needed == 'assistant' else 'question'}")
     if any(message.role == "system" for message in messages[1:]):
         raise UnusableError("has a system message that is not the first")
     if roles != [("user", "assistant")[place % 2] for place in range(len(roles))]:
         raise UnusableError("has messages that are not question and answer in turn")
-    return messages
 
 
 def _message(item: Any) -> Message:
@@ -127,9 +224,15 @@ def _kind(value: object) -> str:
 
 
 SHAPES = (
-    Shape("instructions with inputs and outputs", ("instruction", "output"), "input", _instruction),
-    Shape("instructions with contexts and responses", ("instruction", "response"), "context", _instruction),
-    Shape("prompts and completions", ("prompt", "completion"), "", _completion),
-    Shape("lists of messages", ("messages",), "", _conversation),
-    Shape("lists of messages (ShareGPT)", ("conversations",), "", _conversation),
+    Shape("instructions with inputs and outputs", ("instruction", "output"), "input", _instruction, _ask_instruction),
+    Shape(
+        "instructions with contexts and responses",
+        ("instruction", "response"),
+        "context",
+        _instruction,
+        _ask_instruction,
+    ),
+    Shape("prompts and completions", ("prompt", "completion"), "", _completion, _ask_prompt),
+    Shape("lists of messages", ("messages",), "", _conversation, _ask_conversation),
+    Shape("lists of messages (ShareGPT)", ("conversations",), "", _conversation, _ask_conversation),
 )

@@ -7,28 +7,21 @@ marker is ever searched for, and no text of a user can be taken for the end of a
 
 from __future__ import annotations
 
-import json
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, cast
 from uuid import uuid4
 
 import jinja2
-from jinja2.ext import Extension, loopcontrols
-from jinja2.nodes import Node
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
-from jinja2.utils import Namespace
 
 from gptailor.config import user_path
+from gptailor.data.sandbox import RefusalError, bounded, sandbox
 from gptailor.errors import UserError, did_you_mean, listing
 from gptailor.tokenizer import END_OF_TEXT
 
 TEMPLATE_FILE = "chat_template.jinja"
+LONGEST = 200_000  # characters of a template; those in use have some thousands
 
 # An answer is closed by ``eos_token``, at which generation stops, and not by the marker that closes other messages.
 TEMPLATES = {
@@ -118,10 +111,15 @@ class Template:
 
     def __init__(self, name: str, source: str) -> None:
         self.name, self.source = name, source
+        if len(source) > LONGEST:
+            raise UserError(f"template {name} has {len(source):,} characters", expected=f"at most {LONGEST:,}")
         try:
-            self._compiled = _sandbox().from_string(source)
+            with bounded():
+                self._compiled = sandbox().from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise UserError(f"template {name}, line {error.lineno}: {error.message}", expected="Jinja") from error
+        except Exception as error:  # brackets in brackets, which neither Jinja nor Python follows without end
+            raise UserError(f"template {name}: {type(error).__name__}: {error}", expected="Jinja") from error
         question = Message("user", _QUESTION, _INPUT)
         self._has_input = True
         self._has_input = _INPUT in self._render([question], ask=True, end=_END)
@@ -228,10 +226,11 @@ class Template:
     def _render(self, messages: Sequence[Message], *, end: str, ask: bool = False) -> str:
         ends = dict.fromkeys(("eos_token", "bos_token", "pad_token"), end)
         try:
-            return self._compiled.render(
-                messages=self.as_dicts(messages), add_generation_prompt=ask, tools=None, documents=None, **ends
-            )
-        except _RefusalError as refusal:
+            with bounded():
+                return self._compiled.render(
+                    messages=self.as_dicts(messages), add_generation_prompt=ask, tools=None, documents=None, **ends
+                )
+        except RefusalError as refusal:
             raise UserError(f"template {self.name}: {refusal.message}") from refusal
         except Exception as error:  # a template can cause any: it divides, indexes and calls as it likes
             frames = traceback.extract_tb(error.__traceback__)
@@ -255,7 +254,8 @@ def open_template(name: str | Path) -> Template:
         expected = f"one of {listing(TEMPLATES)}, or a file with a Jinja chat template"
         raise UserError(found, expected=expected, hint=did_you_mean(str(name), TEMPLATES))
     try:
-        return Template(str(file), file.read_text(encoding="utf-8"))
+        with file.open(encoding="utf-8") as opened:
+            return Template(str(file), opened.read(LONGEST + 1))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"template {file} cannot be read: {error}") from error
 
@@ -264,73 +264,3 @@ def _given(text: str) -> list[Segment]:
     """Text that is not learned, cut behind each end of text."""
     *ended, rest = text.split(_END)
     return [Segment(one, learned=False, ended=True) for one in ended] + [Segment(rest, learned=False)] * bool(rest)
-
-
-class _RefusalError(jinja2.TemplateError):
-    """What ``raise_exception`` in a template raises."""
-
-
-def _refuse(message: str) -> NoReturn:
-    raise _RefusalError(str(message))
-
-
-def _to_json(
-    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
-) -> str:
-    """Unlike Jinja's own filter, it leaves ``<`` and other characters as they are."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _now(form: str) -> str:
-    return datetime.now().strftime(form)
-
-
-class _Undefined(jinja2.Undefined):
-    """A name that is not there may be tested for, but written out it is a typo that would lose text in silence."""
-
-    __slots__ = ()
-    __str__: Callable[..., Any] = jinja2.StrictUndefined.__str__
-
-
-class _SafeNamespace(Namespace):
-    """Names with an underscore would be taken for Python's own."""
-
-    def __init__(*args: Any, **values: Any) -> None:  # a template may name any of its values ``self``
-        self, *rest = args
-        Namespace.__init__(self)
-        for name, value in dict(*rest, **values).items():
-            self[name] = value
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        if str(name).startswith("_"):
-            raise SecurityError(f"a name that begins with an underscore is forbidden: {name!r}")
-        super().__setitem__(name, value)
-
-
-class _Generation(Extension):
-    """``{% generation %}`` tells transformers what is an answer; here it is only what it encloses."""
-
-    tags = {"generation"}  # noqa: RUF012 - the base class declares it so
-
-    def parse(self, parser: Parser) -> list[Node]:
-        """The nodes up to ``{% endgeneration %}``."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
-        """Refuses at once, where Jinja waits until something is done with the result."""
-        raise SecurityError(f"access to {attribute!r} of a {type(obj).__name__} is forbidden")
-
-
-@cache
-def _sandbox() -> _Sandbox:
-    """White space, names and filters as in transformers, which opens the same templates."""
-    sandbox = _Sandbox(
-        trim_blocks=True, lstrip_blocks=True, undefined=_Undefined, extensions=[loopcontrols, _Generation]
-    )
-    names = cast("dict[str, Any]", sandbox.globals)
-    names.update(raise_exception=_refuse, strftime_now=_now, namespace=_SafeNamespace)
-    sandbox.filters["tojson"] = _to_json
-    return sandbox

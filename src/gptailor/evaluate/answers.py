@@ -13,7 +13,7 @@ import numpy as np
 from gptailor.data.sources import read_table
 from gptailor.data.table import Table
 from gptailor.errors import UserError, did_you_mean, listing
-from gptailor.evaluate.bootstrap import mean_with_interval
+from gptailor.evaluate.bootstrap import mean_with_interval, paired_difference
 from gptailor.evaluate.metrics import accuracy_with_interval
 
 
@@ -101,6 +101,25 @@ def reference_metrics(references: Sequence[str], responses: Sequence[str]) -> di
         "chrf": mean_with_interval(scores["chrf"]),
         "rouge_l": mean_with_interval(scores["rouge_l"]),
     }
+
+
+def reference_differences(
+    references: Sequence[str], responses: Sequence[str], others: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """By how much responses (N,) are nearer to their references (N,) than others (N,), ready for JSON.
+
+    Returns:
+        ``exact`` (of shares), ``chrf`` and ``rouge_l``, each as ``paired_difference`` has it; records without a
+        reference are left out.
+
+    Raises:
+        UserError: when the libraries are not installed.
+    """
+    rows = [row for row in zip(references, responses, others, strict=True) if row[0].strip()]
+    known = [ref for ref, _, _ in rows]
+    first = reference_scores(known, [said for _, said, _ in rows])
+    second = reference_scores(known, [other for _, _, other in rows])
+    return {name: paired_difference(first[name], second[name]) for name in first}
 
 
 def reference_scores(references: Sequence[str], responses: Sequence[str]) -> dict[str, np.ndarray]:

@@ -1,38 +1,85 @@
-"""The model cards of language models: a base, an assistant."""
+"""The model cards: README.md of the folder of a classifier, an assistant, a base."""
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from gptailor.evaluate.format import environment
+from gptailor.evaluate.report_assistant import verdict
+from gptailor.evaluate.report_classifier import page_parts
+from gptailor.evaluate.run import Run, read_run
+
+ONLY_HERE = ("first", "last-position", "mean", "last+mean")
 
 
-def write_base_card(folder: Path, history: list[dict[str, Any]]) -> Path:
-    """Writes ``README.md`` into the folder of a base model from its metrics.json, receipt.json and manifest.json.
+def write_classifier_card(folder: Path) -> Path:
+    """Writes ``README.md`` into the folder of a classifier, and returns its path.
 
-    Args:
-        history: the lines of history.jsonl.
+    Raises:
+        UserError: if ``folder`` is no folder.
     """
-    return _write(folder, "base_card.md.j2", ["metrics", "receipt", "manifest"], curve=_curve(history))
+    run = read_run(folder)
+    front = {
+        "pipeline_tag": "text-classification",
+        "library_name": "transformers",
+        "tags": ["gptailor", "text-classification"],
+    }
+    base = str(run.manifest.get("model", {}).get("base") or run.settings.get("base") or "")
+    if hub_name(base):
+        front["base_model"] = base
+    temperature = (run.metrics.get("calibration") or {}).get("temperature")
+    parts = page_parts(run) | {"temperature": temperature, "only_here": only_gptailor_reads(run)}
+    return _write(run, "classifier", front=yaml.safe_dump(front, sort_keys=False), **parts)
+
+
+def write_base_card(folder: Path) -> Path:
+    """Writes ``README.md`` into the folder of a base model, and returns its path."""
+    run = read_run(folder)
+    return _write(run, "base", curve=_curve(run.history))
 
 
 def write_assistant_card(folder: Path) -> Path:
-    """Writes ``README.md`` into the folder of an assistant from the JSON files of its run.
+    """Writes ``README.md`` into the folder of an assistant, and returns its path.
 
     Of a run that was stopped there are no answers to show.
     """
-    answered = ["responses"] if (folder / "responses.json").exists() else []
-    return _write(folder, "assistant_card.md.j2", ["metrics", "receipt", "manifest", *answered])
+    run = read_run(folder)
+    return _write(run, "assistant", responses=run.rows("responses.json"), verdict=verdict(run.metrics))
 
 
-def _write(folder: Path, template: str, files: list[str], **parts: Any) -> Path:
-    read = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in files}
-    text = environment(autoescape=False).get_template(template).render(name=folder.resolve().name, **read, **parts)
-    path = folder / "README.md"
+def write_preferences_card(folder: Path) -> Path:
+    """Writes ``README.md`` into the folder of a model that learned from pairs, and returns its path."""
+    run = read_run(folder)
+    return _write(run, "preferences", responses=run.rows("responses.json"))
+
+
+def _write(run: Run, task: str, **parts: Any) -> Path:
+    record = {"run": run, "metrics": run.metrics, "receipt": run.receipt, "manifest": run.manifest}
+    text = environment(autoescape=False).get_template(f"{task}.md.j2").render(**record, **parts)
+    path = run.folder / "README.md"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def hub_name(base: str) -> bool:
+    """Whether ``base`` names a model on the Hub, rather than a size, a folder or a bundled model."""
+    if Path(base).exists():
+        return False
+    return bool(re.fullmatch(r"gpt2(-medium|-large|-xl)?|[\w-][\w.-]*/[\w.-]+", base))
+
+
+def only_gptailor_reads(run: Run) -> str:
+    """Why transformers' class would read this model wrongly, or ``""`` when it reads it right."""
+    reasons = []
+    if run.settings.get("read") in ONLY_HERE:
+        reasons.append(f"the class is read from `{run.settings['read']}` rather than from the last token")
+    if run.settings.get("causal") is False:
+        reasons.append("tokens see those after them")
+    return " and ".join(reasons)
 
 
 def _curve(history: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,23 +41,45 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.labelcolor": INK,
 }
+DASHES = ((4, 3), (1, 3))  # of the level lines, the first one's longer
 
 
-def learning_curve(history: Sequence[dict[str, Any]], quantity: str, best_step: int | None, epoch_size: float) -> str:
-    """Loss or accuracy on training and validation part over the epochs; ``""`` when neither was logged.
+@dataclass(frozen=True)
+class Course:
+    """What the curves of a run are drawn over.
+
+    Attributes:
+        size: examples in one unit of the axis below.
+        unit: that unit, such as epochs.
+        counted: what the axis on top counts.
+    """
+
+    size: float
+    unit: str = "epochs"
+    counted: str = "examples seen"
+
+
+def learning_curve(
+    history: Sequence[dict[str, Any]],
+    quantity: str,
+    best_step: int | None,
+    course: Course,
+    levels: Mapping[str, float] | None = None,
+) -> str:
+    """Loss or accuracy on training and validation part over the run; ``""`` when neither was logged.
 
     Args:
         history: lines of ``history.jsonl``.
         quantity: ``"loss"`` or ``"accuracy"``.
         best_step: the step of the kept weights, marked on the validation curve.
-        epoch_size: examples in one epoch; the axis on top counts examples.
+        levels: what to compare with, by name: level lines.
     """
-    training = _points(history, quantity, epoch_size)
-    validation = _points(history, f"validation_{quantity}", epoch_size)
+    training = _points(history, quantity, course.size)
+    validation = _points(history, f"validation_{quantity}", course.size)
     if not training and not validation:
         return ""
     kept = [row for row in history if row.get("kind") == "evaluate" and row.get("step") == best_step]
-    best = _points(kept, f"validation_{quantity}", epoch_size)
+    best = _points(kept, f"validation_{quantity}", course.size)
 
     def draw(axes: Axes) -> None:
         if training:
@@ -70,18 +93,34 @@ def learning_curve(history: Sequence[dict[str, Any]], quantity: str, best_step: 
             axes.plot(
                 x, y, "o", markersize=9, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.2, label="kept"
             )
-        axes.set(xlabel="epochs")
-        axes.set_xlim(0, None)
+        for dashes, (name, level) in zip(DASHES, (levels or {}).items(), strict=False):
+            axes.axhline(level, color=SOFT, linewidth=1, linestyle=(0, dashes), label=name)
+        values = [value for _, value in training + validation] + list((levels or {}).values())
         if quantity == "accuracy":
-            lowest = min(share for _, share in training + validation)
-            axes.set_ylim(np.floor(10 * lowest) / 10, 1.01)
+            axes.set_ylim(np.floor(10 * min(values)) / 10, 1.01)
             axes.yaxis.set_major_formatter(_as_percent)
-        else:
+        elif min(values) < max(values) / 2:  # or else zero would leave half of the chart empty
             axes.set_ylim(0, None)
-        axes.legend(loc="lower right" if quantity == "accuracy" else "upper right")
-        _examples_axis(axes, epoch_size)
+        axes.legend(loc="lower right" if quantity == "accuracy" else "best")
+        _course_axes(axes, course)
 
-    return svg(draw, name=quantity, description=f"{quantity} on training and validation texts over the epochs")
+    description = f"{quantity} in training and on the validation part over the {course.unit}"
+    return svg(draw, name=quantity, description=description)
+
+
+def rate_curve(history: Sequence[dict[str, Any]], course: Course) -> str:
+    """The learning rate over the run; ``""`` when it was not logged."""
+    rates = _points(history, "lr", course.size)
+    if not rates:
+        return ""
+
+    def draw(axes: Axes) -> None:
+        axes.plot(*np.array(rates).T, color=ACCENT, linewidth=1.8)
+        axes.set_ylim(0, None)
+        axes.yaxis.set_major_formatter(lambda value, _: np.format_float_positional(value, precision=9, trim="-"))
+        _course_axes(axes, course)
+
+    return svg(draw, name="rate", description=f"learning rate over the {course.unit}")
 
 
 def reliability_diagram(bins: Sequence[dict[str, Any]]) -> str:
@@ -115,7 +154,7 @@ def reliability_diagram(bins: Sequence[dict[str, Any]]) -> str:
     return svg(draw, name="reliability", description=description, height=3.8, left=0.17, bottom=0.31, top=0.91)
 
 
-def length_histogram(lengths: dict[str, Any], limit: int | None) -> str:
+def length_histogram(lengths: dict[str, Any], limit: int | None, noun: str = "text") -> str:
     """Tokens per text, with the length at which texts were cut, if any were; ``""`` when nothing was counted."""
     edges, counts = lengths.get("edges") or [], lengths.get("counts") or []
     if len(edges) != len(counts) + 1 or not any(counts):
@@ -128,13 +167,13 @@ def length_histogram(lengths: dict[str, Any], limit: int | None) -> str:
             axes.annotate(
                 f"cut at {limit} ", (limit, 0.96), xycoords=("data", "axes fraction"), ha="right", color=SECOND
             )
-        axes.set(xlabel="tokens in a text", ylabel="texts", xlim=(edges[0], None))
+        axes.set(xlabel=f"tokens in a {noun}", ylabel=f"{noun}s", xlim=(edges[0], None))
         axes.grid(axis="x", visible=False)
 
     return svg(
         draw,
         name="lengths",
-        description="histogram of the number of tokens in a text",
+        description=f"histogram of the number of tokens in a {noun}",
         height=2.5,
         left=0.17,
         bottom=0.18,
@@ -181,9 +220,9 @@ def _for_page(drawing: str, name: str, description: str) -> str:
     return drawing.replace("<svg", f'<svg class="chart {name}" role="img" aria-label="{description}"', 1)
 
 
-def _points(history: Sequence[dict[str, Any]], key: str, epoch_size: float) -> list[tuple[float, float]]:
+def _points(history: Sequence[dict[str, Any]], key: str, size: float) -> list[tuple[float, float]]:
     known = [row for row in history if row.get(key) is not None and row.get("examples") is not None]
-    return [(row["examples"] / epoch_size, row[key]) for row in known]
+    return [(row["examples"] / size, row[key]) for row in known]
 
 
 def _training_line(axes: Axes, points: np.ndarray) -> None:
@@ -198,15 +237,18 @@ def _training_line(axes: Axes, points: np.ndarray) -> None:
     axes.plot(points[:, 0], (totals[ends] - totals[starts]) / (ends - starts), color=ACCENT, linewidth=1.8, label=label)
 
 
-def _examples_axis(axes: Axes, epoch_size: float) -> None:
+def _course_axes(axes: Axes, course: Course) -> None:
+    """Units below, what was counted on top."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+    axes.set(xlabel=course.unit)
+    axes.set_xlim(0, None)
     above = axes.secondary_xaxis(
-        "top", functions=(lambda x: np.multiply(x, epoch_size), lambda x: np.divide(x, epoch_size))
+        "top", functions=(lambda x: np.multiply(x, course.size), lambda x: np.divide(x, course.size))
     )
     above.xaxis.set_major_locator(MaxNLocator(4))
     above.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    above.set_xlabel("examples seen")
+    above.set_xlabel(course.counted)
     above.spines["top"].set_color(LINE)
 
 

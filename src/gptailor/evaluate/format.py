@@ -17,18 +17,25 @@ LONGEST_TEXT = 700  # characters of a text that the page shows
 def environment(*, autoescape: bool) -> Environment:
     """Jinja2 with the filters of this module; autoescape for HTML, ``md`` for the cards."""
     made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=autoescape, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=autoescape,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     made.filters |= {
         "percent": percent,
         "interval": interval,
         "number": number,
+        "signed": signed,
+        "p_value": p_value,
         "amount": amount,
         "plural": plural,
         "breakable": breakable,
         "compact": compact_places,
         "duration": duration,
         "shorten": shorten,
+        "beginning": beginning,
+        "basename": basename,
         "md": markdown_cell,
     }
     return made
@@ -51,6 +58,11 @@ def number(value: Any, digits: int = 3) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 1) -> str:
+    """``"+1.2"`` or ``"−0.4"``, or a dash for None."""
+    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
 
 
 def amount(count: int) -> str:
@@ -103,6 +115,19 @@ def shorten(text: str, longest: int = LONGEST_TEXT) -> str:
     """``text``, or its beginning and how many characters were left out."""
     rest = len(text) - longest
     return text if rest <= 0 else f"{text[:longest]} … ({rest:,} more characters)"
+
+
+def basename(path: str) -> str:
+    """The last part of a path."""
+    return path.rstrip("/").split("/")[-1]
+
+
+def beginning(text: str, longest: int) -> str:
+    """The first words of ``text``, at most ``longest`` characters; a text without spaces is cut where it must be."""
+    if len(text) <= longest:
+        return text
+    cut = text.rfind(" ", longest // 2, longest)
+    return text[: longest if cut < 0 else cut]
 
 
 def markdown_cell(text: Any) -> str:

@@ -88,13 +88,21 @@ class Block(nn.Module):
         return x + self.mlp(self.norm_2(x))
 
 
+class TokenEmbedding(nn.Embedding):
+    """One vector for each token; the same matrix, as the output head, makes logits of hidden states."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., C) -> (..., V)."""
+        return F.linear(hidden, self.weight)
+
+
 class Decoder(nn.Module):
     """Token and position embeddings, blocks, final norm; the output head is the token embedding again."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.token_embedding = TokenEmbedding(config.vocab_size, config.n_embd)
         self.position_embedding = nn.Embedding(config.context_length, config.n_embd)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.LayerNorm(config.n_embd, eps=config.norm_eps)
@@ -127,7 +135,7 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., C) -> (..., V)."""
-        return F.linear(hidden, self.token_embedding.weight)
+        return self.token_embedding.logits(hidden)
 
 
 def pick(x: Tensor, at: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def generate(
     device = decoder.token_embedding.weight.device
     for _ in range(max_new_tokens):
         window = torch.tensor([ids[-decoder.config.context_length :]], device=device)
-        logits = decoder.logits(decoder(window)[0, -1])  # (V,)
+        logits = decoder.logits(decoder(window)[0, -1]).float()  # (V,)
         token = choose(logits, temperature, top_k, top_p, generator)
         if token == end_of_text:
             break
@@ -123,7 +123,7 @@ def generate_batch(
     cache = Cache(decoder.config, len(active), min(context, longest + max_new_tokens), weight)
     tokens = [row.prompt for row in active]
     while active:
-        logits = decoder.logits(cache.read(decoder, tokens))  # (B, V)
+        logits = decoder.logits(cache.read(decoder, tokens)).float()  # (B, V)
         if repetition_penalty != 1:
             logits = penalize(logits, [row.prompt + row.new for row in active], repetition_penalty)
         chosen = draw(logits, temperature, top_k, top_p, [row.generator for row in active])

@@ -1,12 +1,12 @@
-"""A class head on a decoder: which token it reads, and how much of the model is trained."""
+"""A class head on a decoder, and which token it reads."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from gptailor.errors import UserError
 from gptailor.model.decoder import Decoder, attention_mask, pick, real_positions
 
 Read = Literal["last", "first", "mean", "last+mean"]
@@ -34,7 +34,7 @@ class Classifier(nn.Module):
     def plain(self, input_ids: Tensor, real: Tensor) -> Tensor:
         """The plain twin of ``forward``: every block at every position."""
         hidden = self.decoder(input_ids, real_positions(real), attention_mask(real, causal=self.causal))
-        return self.head(self.pool(hidden, real))
+        return self.classify(self.pool(hidden.float(), real))
 
     def trunk(self, input_ids: Tensor, real: Tensor, depth: int) -> Tensor:
         """Embeddings and the first ``depth`` blocks: (B, T) -> (B, T, C)."""
@@ -57,8 +57,13 @@ class Classifier(nn.Module):
             x = blocks[-1](x, mask, at)
         elif at is not None:
             x = pick(x, at)
-        hidden = self.decoder.norm(x)
-        return self.head(hidden.squeeze(1) if at is not None else self.pool(hidden, real))
+        hidden = self.decoder.norm(x).float()
+        return self.classify(hidden.squeeze(1) if at is not None else self.pool(hidden, real))
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """(B, C) -> logits (B, K): in float32, whatever the blocks are computed in, for bf16 tells few logits apart."""
+        with torch.autocast(pooled.device.type, enabled=False):
+            return self.head(pooled)
 
     def mask(self, real: Tensor) -> Tensor | None:
         """(B, T, T), or None where the plain causal mask suffices: padding on the right is seen by no real token."""
@@ -85,33 +90,3 @@ class Classifier(nn.Module):
 def last_token(real: Tensor) -> Tensor:
     """(B, T) bool -> (B,) the last True of each row: ``[0, 1, 1, 0]`` gives 2."""
     return real.size(1) - 1 - real.int().flip(1).argmax(1)
-
-
-def freeze(model: Classifier, layers: str) -> int:
-    """Leaves only ``layers`` trainable and returns the depth of the frozen trunk, in blocks.
-
-    Args:
-        layers: ``"head"``; a number N, the last N blocks and the final norm with it; or ``"all"``.
-
-    Raises:
-        UserError: for more blocks than there are.
-    """
-    n_layer = model.decoder.config.n_layer
-    if layers == "all":
-        model.requires_grad_(True)
-        return 0
-    n_trained = 0 if layers == "head" else int(layers)
-    if n_trained > n_layer:
-        raise UserError(f"--layers {layers}: the model has {n_layer} blocks", expected=f"head, 1 to {n_layer}, or all")
-    model.requires_grad_(False)
-    model.head.requires_grad_(True)
-    if n_trained:
-        model.decoder.norm.requires_grad_(True)
-        model.decoder.blocks[n_layer - n_trained :].requires_grad_(True)
-    return n_layer - n_trained
-
-
-def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """All parameters and the trainable ones; tied ones count once."""
-    parameters = list(model.parameters())
-    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)

@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 # Logits divided by a temperature near 0 leave the range of float32; from here down the largest is as good as certain.
 COLDEST = 1e-6
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a text is continued.
+
+    Attributes:
+        max_new_tokens: the most tokens that are added; None leaves it to what the model is.
+        temperature: as ``top_k``, ``top_p`` and ``repetition_penalty``, see ``generate.generate_batch``.
+        stop: strings that end the text and do not belong to it.
+        seed: of the draws; of several texts, each has the next one.
+    """
+
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int = 123
+
+    def options(self) -> dict[str, Any]:
+        """All but the seed, as keywords of ``generate.generate_batch``."""
+        return {name: value for name, value in asdict(self).items() if name != "seed"}
 
 
 def choose(

@@ -12,22 +12,26 @@ from rich.console import Console
 
 from gptailor.config import AssistantConfig, load_config, user_path, with_absolute_paths
 from gptailor.data.batching import shuffled
+from gptailor.data.encoding import encode, prompt_ids
 from gptailor.data.inputs import read_parts
-from gptailor.data.instruction import Record, arrange, collect, encode, prompt_ids
+from gptailor.data.instruction import Record, arrange, collect
 from gptailor.data.packing import collate_records, pack
 from gptailor.data.receipt import InstructionReceipt
 from gptailor.data.templates import TEMPLATE_FILE, Template, open_template
 from gptailor.errors import UserError
-from gptailor.evaluate.answers import reference_metrics, reference_scores
+from gptailor.evaluate.answers import reference_differences, reference_metrics, reference_scores
 from gptailor.evaluate.card import write_assistant_card
+from gptailor.evaluate.report import write_report
 from gptailor.model.decoder import Decoder, document_mask
 from gptailor.model.device import choose_device
+from gptailor.model.freeze import count_parameters
 from gptailor.model.generate import generate_batch
-from gptailor.model.head import count_parameters
+from gptailor.model.precision import compute_in, in_bf16
 from gptailor.show import show_instructions, show_plan, visible
 from gptailor.tasks.answers import answer
 from gptailor.tasks.fit import fit
 from gptailor.tasks.run import RunFolder
+from gptailor.tasks.tuning import adapter_base, freeze_as
 from gptailor.tokenizer import Tokenizer
 from gptailor.train.log import check_board
 from gptailor.train.loop import StopRequest, stop_on_interrupt
@@ -76,7 +80,7 @@ def prepare(config: AssistantConfig) -> Prepared:
         (segment.text for record in parts["train"] for segment in template.segments(record.messages)), config.vocab
     )
     max_length = config.max_length or context
-    how = {"learn": config.learn, "overlong": config.overlong, "tolerance": config.tolerance}
+    how: dict[str, Any] = {"learn": config.learn, "overlong": config.overlong, "tolerance": config.tolerance}
     parts = encode(parts, template, tokenizer, max_length, receipt, **how)
     return Prepared(config, base, tokenizer, template, parts, receipt, max_length)
 
@@ -105,8 +109,13 @@ class Lesson:
         batch = collate_records(rows, self.prepared.tokenizer.end_of_text).to(self.device)
         alone = all(len(row) == 1 for row in rows)  # then the causal mask hides the padding, which comes last
         mask = None if alone else document_mask(batch.documents)
-        hidden = self.decoder(batch.input_ids, None if alone else batch.positions, mask)
-        return next_token_loss(hidden, self.decoder.token_embedding.weight, batch.labels)
+        with compute_in(self.config.precision, self.device):
+            hidden = self.decoder(batch.input_ids, None if alone else batch.positions, mask)
+            return next_token_loss(hidden, self.decoder.token_embedding.weight, batch.labels)
+
+    def describe(self, rows: list[list[Record]]) -> list[str]:
+        """File and line of each record of a batch."""
+        return [record.where for row in rows for record in row]
 
     @torch.no_grad()
     def measure(self, part: str) -> dict[str, float]:
@@ -148,21 +157,30 @@ def run_assistant(config: AssistantConfig, *, resume: bool, console: Console, st
         check_board()
     reference_scores([], [])  # says before the training, and not after it, that a library is not there
     config = with_absolute_paths(config)
-    run = RunFolder(user_path(config.out or str(Path("runs") / Path(config.data).name.split(".")[0])), resume=resume)
+    folder = user_path(config.out or str(Path("runs") / Path(config.data).name.split(".")[0]))
+    with RunFolder(folder, resume=resume) as run:
+        _run(config, run, console, stop)
+    return folder
+
+
+def _run(config: AssistantConfig, run: RunFolder, console: Console, stop: StopRequest) -> None:
     with run.timed("data"), console.status("reading the data"):
         prepared = prepare(config)
     config, receipt = prepared.config, prepared.receipt.to_dict()
+    torch.manual_seed(config.seed)
+    decoder = prepared.base.load(prepared.tokenizer)
+    adapter_on = adapter_base(config, decoder)
+    freeze_as(config, decoder)
     run.claim(config, receipt)
     if run.finished:
         console.print("this run is finished already: nothing to resume")
-        return run.path
+        return
     show_instructions(console, receipt)
     device = choose_device(config.device)
-    torch.manual_seed(config.seed)
-    decoder = prepared.base.load(prepared.tokenizer).to(device)
     parameters = count_parameters(decoder)
-    show_plan(console, config, parameters, str(device), layers="all")
-    lesson = Lesson(prepared, decoder, device)
+    bf16 = in_bf16(config.precision, device)
+    show_plan(console, config, parameters, str(device), layers=str(config.layers), bf16=bf16)
+    lesson = Lesson(prepared, decoder.to(device), device)
     with run.timed("base answers"):
         before = _judged(lesson, run.checkpoints / "base.jsonl", console, "the base answers the test records")
     progress, kept = _fit(lesson, run, console, stop)
@@ -171,17 +189,26 @@ def run_assistant(config: AssistantConfig, *, resume: bool, console: Console, st
     if not stop.requested:
         with run.timed("answers"):
             after = _judged(lesson, run.checkpoints / "tuned.jsonl", console, "answering the test records")
-        metrics |= {"test": after.figures, "base": before.figures}
+        references = [record.answer for record in prepared.parts["test"][: config.answers]]
+        difference = reference_differences(references, after.answers, before.answers)
+        metrics |= {"test": after.figures, "base": before.figures, "difference": difference}
         run.write_json("responses.json", _side_by_side(prepared, before.answers, after.answers))
-    texts = {TEMPLATE_FILE: prepared.template.source}
-    save_language_model(run.path, decoder, prepared.tokenizer, task="assistant", dtype=torch.float32, texts=texts)
+    save_language_model(
+        run.path,
+        decoder,
+        prepared.tokenizer,
+        task="assistant",
+        dtype=torch.float32,
+        texts={TEMPLATE_FILE: prepared.template.source},
+        adapter_on=adapter_on,
+    )
     run.write_metrics(metrics)
     described = dict(zip(("base", "parameters", "trainable"), (config.base, *parameters), strict=True))
     run.write_manifest(config, str(device), receipt["files"], described)
+    write_report(run.path)
     write_assistant_card(run.path)
     if metrics["finished"] and not config.keep_checkpoints:
         run.remove_checkpoints()
-    return run.path
 
 
 @dataclass
@@ -247,6 +274,8 @@ def _fit(lesson: Lesson, run: RunFolder, console: Console, stop: StopRequest) ->
         batches=lesson.epoch,
         loss=lesson.loss,
         evaluate=evaluate,
+        describe=lesson.describe,
+        choices=None if lesson.prepared.base.pretrained else lesson.decoder.config.vocab_size,
         evaluate_every=config.evaluate_every or -(-steps // EVALUATIONS),
         folder=run.path,
         checkpoints=run.checkpoints,

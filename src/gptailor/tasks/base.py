@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,20 @@ from gptailor.data.rows import Schedule
 from gptailor.data.store import Store, build_store
 from gptailor.errors import UserError, listing
 from gptailor.evaluate.card import write_base_card
+from gptailor.evaluate.report import write_report
 from gptailor.model.device import choose_device
+from gptailor.model.freeze import count_parameters
 from gptailor.model.generate import generate
-from gptailor.model.head import count_parameters
-from gptailor.show import visible
+from gptailor.model.precision import in_bf16
+from gptailor.show import show_note, visible
 from gptailor.tasks.corpus import Corpus, Source, beginning, parse_sources
 from gptailor.tasks.run import RunFolder
+from gptailor.tasks.tuning import adapter_base, freeze_as
 from gptailor.tokenizer import Tokenizer
-from gptailor.train.log import RunLog, check_board, read_history
+from gptailor.train.log import RunLog, check_board
 from gptailor.train.loop import LoopSettings, StopRequest, train
 from gptailor.train.optim import adamw, muon
-from gptailor.train.state import LAST, Progress, load_best, load_state
+from gptailor.train.state import Progress, has_state, load_best, load_state
 from gptailor.weights.base import Base, open_base
 from gptailor.weights.folder import save_language_model
 
@@ -45,34 +49,43 @@ def run_base(config: BaseConfig, *, resume: bool, console: Console, stop: StopRe
         check_board()
     sources = parse_sources(config.data)
     base = open_base(config.base, config.tokenizer)
+    config.check_base(pretrained=base.pretrained)
     data = [f"{source.path.resolve()}@{source.weight:g}" for source in sources]
     decided = {"data": data, "lr": config.lr or USUAL_RATE[base.pretrained]}
     config = with_absolute_paths(config.model_copy(update=decided))
-    run = RunFolder(user_path(config.out or "runs/base"), resume=resume)
+    with RunFolder(user_path(config.out or "runs/base"), resume=resume) as run:
+        _run(config, base, sources, run, console, stop)
+    return run.path
+
+
+def _run(
+    config: BaseConfig, base: Base, sources: list[Source], run: RunFolder, console: Console, stop: StopRequest
+) -> None:
     files = [{"path": str(source.path.resolve()), "sha256": identity([source.path])[1]} for source in sources]
     run.claim(config, {"files": files})
     if run.finished:
         console.print("this run is finished already: nothing to resume")
-        return run.path
+        return
     with run.timed("data"):
         tokenizer = base.tokenizer or _tokenizer(config, sources, run.checkpoints / "tokenizer", console)
         stores = [_store(config, source, tokenizer, run.checkpoints, console) for source in sources]
     corpus = _corpus(config, base, tokenizer, stores, [source.weight for source in sources])
-    run.write_json("receipt.json", {"files": files, "sources": [store.receipt for store in stores]})
+    run.write_json("receipt.json", {"files": files, "sources": _receipts(corpus, sources)})
     _show(console, corpus, sources)
-    progress = _train(corpus, tokenizer, run, console, stop)
+    choices = None if base.pretrained else corpus.decoder.config.vocab_size
+    progress = _train(corpus, tokenizer, run, choices, console, stop)
     run.timings["train"] = progress.seconds
     if progress.best_step or not stop.requested:
-        load_best(run.checkpoints, corpus.decoder)
+        load_best(run.checkpoints, corpus.decoder, progress.best_step)
     metrics = _finish(corpus, tokenizer, run, progress, finished=not stop.requested)
     total, trained = count_parameters(corpus.decoder)
     run.write_manifest(
         config, str(corpus.device), files, {"base": config.base, "parameters": total, "trainable": trained}
     )
-    write_base_card(run.path, read_history(run.path))
+    write_report(run.path)
+    write_base_card(run.path)
     if metrics["finished"] and not config.keep_checkpoints:
         run.remove_checkpoints()
-    return run.path
 
 
 def _tokenizer(config: BaseConfig, sources: list[Source], folder: Path, console: Console) -> Tokenizer:
@@ -107,13 +120,29 @@ def _corpus(config: BaseConfig, base: Base, tokenizer: Tokenizer, stores: list[S
         )
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
-    decoder = base.load(tokenizer).to(device)
+    decoder = base.load(tokenizer)
+    adapter_on = adapter_base(config, decoder)
+    freeze_as(config, decoder.to(device))
     context = decoder.config.context_length
     per_step = config.batch_size * config.accumulate
     n_batches = config.accumulate * max(1, -(-config.tokens // (per_step * context)))
     counts = [store.train.tokens for store in stores]
     schedule = Schedule(counts, weights, context, config.batch_size, n_batches, config.seed)
-    return Corpus(config, decoder, stores, schedule, device)
+    return Corpus(config, decoder, stores, schedule, device, adapter_on)
+
+
+def _receipts(corpus: Corpus, sources: list[Source]) -> list[dict[str, Any]]:
+    """What became of each file, and how often the whole run goes through it."""
+    return [
+        {
+            **store.receipt,
+            "weight": source.weight,
+            "passes": passes,
+            "train": asdict(store.train),
+            "held_out": asdict(store.held_out),
+        }
+        for source, store, passes in zip(sources, corpus.stores, corpus.schedule.passes, strict=True)
+    ]
 
 
 def _show(console: Console, corpus: Corpus, sources: list[Source]) -> None:
@@ -133,17 +162,24 @@ def _show(console: Console, corpus: Corpus, sources: list[Source]) -> None:
     total, _ = count_parameters(corpus.decoder)
     config, steps = corpus.config, len(corpus.schedule) // corpus.config.accumulate
     tokens = len(corpus.schedule) * config.batch_size * corpus.context_length
-    told = f"{total:,} parameters, {steps:,} steps, {tokens:,} tokens, on {corpus.device}, rate {config.lr:g}"
+    products = "bf16" if in_bf16(config.precision, corpus.device) else "fp32"
+    told = f"{total:,} parameters, {steps:,} steps, {tokens:,} tokens, on {corpus.device} in {products}, "
+    told += f"rate {config.lr:g}"
     console.print(f"[bold]{visible(config.base)}[/]: {told}", highlight=False)
 
 
-def _train(corpus: Corpus, tokenizer: Tokenizer, run: RunFolder, console: Console, stop: StopRequest) -> Progress:
+def _train(
+    corpus: Corpus, tokenizer: Tokenizer, run: RunFolder, choices: int | None, console: Console, stop: StopRequest
+) -> Progress:
     config = corpus.config
     assert config.lr
-    make = muon if config.optimizer == "muon" else adamw
-    optimizer = make(corpus.decoder, config.lr, config.weight_decay)
-    saved = (run.checkpoints / LAST).exists()
-    progress = load_state(run.checkpoints, corpus.decoder, optimizer) if saved else Progress()
+    if config.optimizer == "muon":
+        optimizer = muon(corpus.decoder, config.lr, config.weight_decay, bf16=in_bf16(config.precision, corpus.device))
+    else:
+        optimizer = adamw(corpus.decoder, config.lr, config.weight_decay)
+    progress = Progress()
+    if has_state(run.checkpoints):
+        progress = load_state(run.checkpoints, corpus.decoder, optimizer, lambda text: show_note(console, text))
     steps = len(corpus.schedule) // config.accumulate
     settings = LoopSettings(
         epochs=1,
@@ -160,13 +196,14 @@ def _train(corpus: Corpus, tokenizer: Tokenizer, run: RunFolder, console: Consol
     def evaluate() -> tuple[dict[str, float], list[float]]:
         metrics, score = corpus.evaluate()
         ids = tokenizer.encode(config.sample)
-        told = config.sample + tokenizer.decode(generate(corpus.decoder, ids, max_new_tokens=SAMPLE_TOKENS))
+        new = generate(corpus.decoder, ids, max_new_tokens=SAMPLE_TOKENS, end_of_text=tokenizer.end_of_text)
+        told = config.sample + tokenizer.decode(new)
         console.print(visible(" ".join(told.split())), style="dim", highlight=False)
+        run.add_sample(progress.step, told)
         return metrics, score
 
-    with RunLog(
-        run.path, steps, console=console, tensorboard=config.tensorboard, resumed_at=progress.step, unit="tokens"
-    ) as log:
+    how = {"console": console, "tensorboard": config.tensorboard, "unit": "tokens"}
+    with RunLog(run.path, steps, resumed_at=progress.step, sums=progress.sums, **how) as log:
         return train(
             corpus.decoder,
             optimizer,
@@ -174,6 +211,8 @@ def _train(corpus: Corpus, tokenizer: Tokenizer, run: RunFolder, console: Consol
             batches=lambda epoch: range(len(corpus.schedule)),
             loss=corpus.loss,
             evaluate=evaluate,
+            describe=corpus.describe,
+            choices=choices,
             folder=run.checkpoints,
             log=log,
             progress=progress,
@@ -189,7 +228,7 @@ def _finish(
         measured, _ = corpus.evaluate()
         baselines = corpus.baselines()
     dtype = torch.bfloat16 if corpus.config.save_in == "bf16" else torch.float32
-    save_language_model(run.path, corpus.decoder, tokenizer, task="base", dtype=dtype)
+    save_language_model(run.path, corpus.decoder, tokenizer, task="base", dtype=dtype, adapter_on=corpus.adapter_on)
     seen = progress.step * corpus.config.accumulate * corpus.config.batch_size * corpus.context_length
     held_out = {
         "documents": sum(store.held_out.documents for store in corpus.stores),

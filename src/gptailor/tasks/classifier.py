@@ -10,11 +10,13 @@ import torch
 from rich.console import Console
 
 from gptailor.config import ClassifierConfig, load_config, user_path, with_absolute_paths
+from gptailor.evaluate.card import write_classifier_card
 from gptailor.evaluate.classification import evaluate_classifier, unseen_texts, write_predictions
 from gptailor.evaluate.metrics import softmax
-from gptailor.evaluate.report import write_model_card, write_report
-from gptailor.model.head import count_parameters
-from gptailor.predict import TextClassifier, load, logits_of, require, self_check
+from gptailor.evaluate.report import write_report
+from gptailor.model.freeze import count_parameters
+from gptailor.model.precision import compute_in
+from gptailor.predict import TOLERANCE, TOLERANCE_HALF, TextClassifier, load, logits_of, require, self_check
 from gptailor.show import show_plan, show_receipt, show_trunk
 from gptailor.tasks.feed import Feed, build
 from gptailor.tasks.fit import fit
@@ -70,14 +72,15 @@ def run_classifier(config: ClassifierConfig, *, resume: bool, console: Console, 
         if config.seeds > 1:
             console.print(f"seed {seed} ({index + 1} of {config.seeds}) -> {place}", markup=False, highlight=False)
         own = config.model_copy(update={"seed": seed, "seeds": 1 if index else config.seeds})
-        metrics.append(_one_run(own, RunFolder(place, resume=going_on), console, stop))
+        with RunFolder(place, resume=going_on) as run:
+            metrics.append(_one_run(own, run, console, stop))
         if stop.requested:
             return folder
     if config.seeds > 1:
         spread = {part: _spread(metrics, part, config.seed) for part in ("test", "test_unseen")}
         RunFolder(folder, resume=True).write_json("metrics.json", metrics[0] | {"seeds": spread})
         write_report(folder)
-        write_model_card(folder)
+        write_classifier_card(folder)
     return folder
 
 
@@ -101,7 +104,7 @@ def _one_run(config: ClassifierConfig, run: RunFolder, console: Console, stop: S
         return run.read_json("metrics.json")
     parameters = count_parameters(feed.model)
     show_receipt(console, receipt)
-    show_plan(console, config, parameters, str(feed.device), layers=str(config.layers))
+    show_plan(console, config, parameters, str(feed.device), layers=str(config.layers), bf16=feed.in_bf16)
     with run.timed("trunk"), console.status("computing the frozen blocks"):
         feed.keep_trunk(run.checkpoints)
     show_trunk(console, feed.depth, kept=feed.trunk is not None)
@@ -112,7 +115,7 @@ def _one_run(config: ClassifierConfig, run: RunFolder, console: Console, stop: S
     described = dict(zip(("base", "parameters", "trainable"), (config.base, *parameters), strict=True))
     run.write_manifest(config, str(feed.device), receipt["files"], described)
     write_report(run.path)
-    write_model_card(run.path)
+    write_classifier_card(run.path)
     if metrics["finished"] and not config.keep_checkpoints:
         run.remove_checkpoints()
     return metrics
@@ -129,6 +132,8 @@ def fit_classifier(
         batches=feed.epoch,
         loss=feed.loss,
         evaluate=feed.evaluate,
+        describe=feed.describe,
+        choices=len(feed.prepared.names),
         evaluate_every=config.evaluate_every,
         folder=folder,
         checkpoints=checkpoints,
@@ -152,7 +157,8 @@ def _finish(feed: Feed, run: RunFolder, kept: dict[str, Any], *, finished: bool)
     settings = prepared.settings.model_copy(update={"text_columns": prepared.receipt.text_columns or None})
     if finished:
         outputs["train"] = (feed.outputs(range(feed.n_train)), labels["train"])
-        outputs["test"] = (logits_of(model, prepared.ids("test"), pad, feed.device), labels["test"])
+        with compute_in(prepared.config.precision, feed.device):
+            outputs["test"] = (logits_of(model, prepared.ids("test"), pad, feed.device), labels["test"])
         weigh = prepared.config.balance == "weights"
         metrics |= evaluate_classifier(outputs, prepared.parts, prepared.names, weigh=weigh)
         settings = settings.model_copy(update={"temperature": metrics["calibration"]["temperature"]})
@@ -160,9 +166,12 @@ def _finish(feed: Feed, run: RunFolder, kept: dict[str, Any], *, finished: bool)
         unseen = unseen_texts(prepared.parts)
         predictions = run.path / "predictions.csv"
         write_predictions(predictions, prepared.parts["test"], unseen, probabilities, prepared.names)
-    save_classifier(run.path, ClassifierFolder(model, prepared.tokenizer, prepared.names, settings))
+    saved = ClassifierFolder(model, prepared.tokenizer, prepared.names, settings)
+    save_classifier(run.path, saved, adapter_on=feed.adapter_on)
     checked = [example.text for example in prepared.parts["validation"][:CHECKED]]
-    metrics["self_check"] = self_check(load(run.path, str(feed.device)), checked, outputs["validation"][0][:CHECKED])
+    trained = outputs["validation"][0][:CHECKED]
+    tolerance = TOLERANCE_HALF if feed.in_bf16 or prepared.config.frozen_in == "bf16" else TOLERANCE
+    metrics["self_check"] = self_check(load(run.path, str(feed.device)), checked, trained, tolerance)
     run.write_metrics(metrics)
     require(metrics["self_check"])
     return metrics

@@ -19,6 +19,7 @@ from gptailor.evaluate.ngram import NGram
 from gptailor.model.decoder import Decoder, document_mask
 from gptailor.model.precision import compute_in
 from gptailor.train.losses import Loss, next_token_loss
+from gptailor.weights.folder import AdapterBase
 
 TOKENIZER_CHARACTERS = 20_000_000  # of each file, that a new tokenizer is trained on
 COUNTED_TOKENS = 10_000_000  # that the n-gram baselines learn from, at most
@@ -61,6 +62,7 @@ class Corpus:
     stores: list[Store]
     schedule: Schedule
     device: torch.device
+    adapter_on: AdapterBase | None = None
 
     def __post_init__(self) -> None:
         self.tokens = [store.tokens("train") for store in self.stores]
@@ -71,6 +73,11 @@ class Corpus:
         """The summed loss of a training batch."""
         rows = self.schedule.rows(number)
         return self._loss(collate_rows(self.tokens, rows, self.context_length, self.end_of_text))
+
+    def describe(self, number: int) -> list[str]:
+        """File and first token, counted over its training documents, of each row of a training batch."""
+        paths = [Path(name.rpartition("@")[0]) for name in self.config.data]
+        return [f"{paths[source].name}, from token {start:,}" for source, start in self.schedule.rows(number)]
 
     def _loss(self, batch: TokenBatch) -> Loss:
         batch = batch.to(self.device)

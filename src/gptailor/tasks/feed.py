@@ -12,12 +12,14 @@ from torch import Tensor
 from gptailor.data.batching import Batch, by_length, collate, shuffled
 from gptailor.evaluate.metrics import confusion_counts, macro_scores
 from gptailor.model.device import choose_device
-from gptailor.model.head import Classifier, freeze
+from gptailor.model.head import Classifier
+from gptailor.model.precision import compute_in, in_bf16
 from gptailor.predict import TOKENS_PER_BATCH
 from gptailor.tasks.prepare import Prepared
+from gptailor.tasks.tuning import adapter_base, freeze_as
 from gptailor.train.losses import Loss, balanced_weights, class_loss
 from gptailor.train.trunk import Trunk, keep_trunk
-from gptailor.weights.folder import build_classifier
+from gptailor.weights.folder import AdapterBase, build_classifier
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Feed:
     model: Classifier
     depth: int
     device: torch.device
+    adapter_on: AdapterBase | None = None
     trunk: Trunk | None = None
 
     def __post_init__(self) -> None:
@@ -57,23 +60,39 @@ class Feed:
             return
         batches = (self.batch(rows) for rows in by_length(self.widths, TOKENS_PER_BATCH))
         states = ((batch.rows, self._trunk(batch).cpu()) for batch in batches)
-        self.trunk = keep_trunk(self.lengths, self.model.decoder.config.n_embd, states, folder / "trunk.bin")
+        dtype = torch.bfloat16 if self.in_bf16 else torch.float32
+        width = self.model.decoder.config.n_embd
+        self.trunk = keep_trunk(self.lengths, width, states, folder / "trunk.bin", dtype)
+
+    @property
+    def in_bf16(self) -> bool:
+        """Whether matrix products are computed in bf16."""
+        return in_bf16(self.prepared.config.precision, self.device)
 
     @torch.no_grad()
     def _trunk(self, batch: Batch) -> Tensor:
-        return self.model.trunk(batch.input_ids, batch.real, self.depth)
+        with compute_in(self.prepared.config.precision, self.device):
+            return self.model.trunk(batch.input_ids, batch.real, self.depth)
 
     def logits(self, batch: Batch) -> Tensor:
         """(B, K), with gradients for what is trained."""
-        if not self.depth:
-            return self.model(batch.input_ids, batch.real)
-        kept = self.trunk.batch(batch.rows, batch.real.size(1)).to(self.device) if self.trunk else self._trunk(batch)
-        return self.model.top(kept, batch.real, self.depth)
+        with compute_in(self.prepared.config.precision, self.device):
+            if not self.depth:
+                return self.model(batch.input_ids, batch.real)
+            if self.trunk:
+                kept = self.trunk.batch(batch.rows, batch.real.size(1)).to(self.device)
+            else:
+                kept = self._trunk(batch)
+            return self.model.top(kept, batch.real, self.depth)
 
     def loss(self, rows: list[int]) -> Loss:
         """The summed loss of a training batch."""
         batch = self.batch(rows)
         return class_loss(self.logits(batch), batch.labels, self.class_weights)
+
+    def describe(self, rows: list[int]) -> list[str]:
+        """File and line of each text of a training batch."""
+        return [self.prepared.parts["train"][row].where for row in rows]
 
     @torch.no_grad()
     def evaluate(self) -> tuple[dict[str, float], list[float]]:
@@ -102,5 +121,7 @@ def build(prepared: Prepared) -> Feed:
     config = prepared.config
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
-    model = build_classifier(prepared.base.load(prepared.tokenizer), len(prepared.names), prepared.settings).to(device)
-    return Feed(prepared, model, freeze(model, config.layers or "all"), device)
+    decoder = prepared.base.load(prepared.tokenizer)
+    adapter_on = adapter_base(config, decoder)
+    model = build_classifier(decoder, len(prepared.names), prepared.settings).to(device)
+    return Feed(prepared, model, freeze_as(config, model), device, adapter_on)

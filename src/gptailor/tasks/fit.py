@@ -10,11 +10,12 @@ from rich.console import Console
 from torch import nn
 
 from gptailor.config import TableConfig
+from gptailor.show import show_note
 from gptailor.train.log import RunLog
 from gptailor.train.loop import LoopSettings, StopRequest, train
 from gptailor.train.losses import Loss
 from gptailor.train.optim import adamw
-from gptailor.train.state import LAST, Progress, load_best, load_state
+from gptailor.train.state import Progress, has_state, load_best, load_state
 
 B = TypeVar("B")
 
@@ -26,6 +27,8 @@ def fit(
     batches: Callable[[int], Sequence[B]],
     loss: Callable[[B], Loss],
     evaluate: Callable[[], tuple[dict[str, float], list[float]]],
+    describe: Callable[[B], Sequence[str]],
+    choices: int | None,
     evaluate_every: int | None,
     folder: Path,
     checkpoints: Path,
@@ -36,7 +39,7 @@ def fit(
     """Trains the model, from the state in ``checkpoints`` if there is one; the weights to keep stay in it.
 
     Args:
-        batches, loss, evaluate: see ``train.loop.train``.
+        batches, loss, evaluate, describe, choices: see ``train.loop.train``.
         evaluate_every: optimizer steps between evaluations; None is an epoch.
         folder: where ``history.jsonl`` is written.
         unit: what the log counts.
@@ -46,8 +49,9 @@ def fit(
     """
     assert config.epochs and config.lr  # decided by ``for_base``
     optimizer = adamw(model, config.lr, config.weight_decay)
-    saved = (checkpoints / LAST).exists()
-    progress = load_state(checkpoints, model, optimizer) if saved else Progress()
+    progress = Progress()
+    if has_state(checkpoints):
+        progress = load_state(checkpoints, model, optimizer, lambda text: show_note(console, text))
     settings = LoopSettings(
         epochs=config.epochs,
         steps_per_epoch=-(-len(batches(0)) // config.accumulate),
@@ -60,8 +64,8 @@ def fit(
         patience=config.patience,
     )
     steps = settings.epochs * settings.steps_per_epoch
-    board = config.tensorboard
-    with RunLog(folder, steps, console=console, tensorboard=board, resumed_at=progress.step, unit=unit) as log:
+    how = {"console": console, "tensorboard": config.tensorboard, "unit": unit}
+    with RunLog(folder, steps, resumed_at=progress.step, sums=progress.sums, **how) as log:
         progress = train(
             model,
             optimizer,
@@ -69,6 +73,8 @@ def fit(
             batches=batches,
             loss=loss,
             evaluate=evaluate,
+            describe=describe,
+            choices=choices,
             folder=checkpoints,
             log=log,
             progress=progress,
@@ -77,6 +83,6 @@ def fit(
     # A run that is stopped in its first epoch has nothing better than what it began with: then the last weights stay.
     if config.keep == "last" or (stop.requested and progress.best_step == 0):
         return progress, {"which": "last", "epoch": progress.epoch + (progress.position > 0), "step": progress.step}
-    load_best(checkpoints, model)
+    load_best(checkpoints, model, progress.best_step)
     assert progress.best is not None
     return progress, {"which": "best", "epoch": int(progress.best["epoch"]), "step": progress.best_step}

@@ -9,11 +9,15 @@ from rich.console import Console
 from gptailor.config import AssistantConfig, ClassifierConfig
 from gptailor.evaluate.format import duration
 from gptailor.model.decoder import Decoder
-from gptailor.model.head import Classifier, count_parameters, freeze
+from gptailor.model.device import choose_device
+from gptailor.model.freeze import count_parameters
+from gptailor.model.head import Classifier
+from gptailor.model.precision import in_bf16
 from gptailor.show import show_instructions, show_learned, show_pieces, show_plan, show_receipt
 from gptailor.tasks import assistant
 from gptailor.tasks.estimate import estimate_classifier
 from gptailor.tasks.prepare import Prepared, prepare
+from gptailor.tasks.tuning import freeze_as
 
 SHOWN = 5
 READ_AT = {"last": -1, "last-position": -1, "last+mean": -1, "first": 0}
@@ -72,7 +76,7 @@ def _show_estimate(prepared: Prepared, console: Console) -> None:
     shape = prepared.model_config()
     with torch.device("meta"):
         model = Classifier(Decoder(shape), len(prepared.names))
-    depth = freeze(model, config.layers or "all")
+        depth = freeze_as(config, model)
     lengths = [max(len(text), prepared.width or 0) for text in prepared.ids("train")]
     estimate = estimate_classifier(
         shape,
@@ -82,7 +86,9 @@ def _show_estimate(prepared: Prepared, console: Console) -> None:
         epochs=config.epochs,
         batch_size=min(config.batch_size, len(lengths)),
     )
-    show_plan(console, config, count_parameters(model), config.device, layers=str(config.layers))
+    device = choose_device(config.device)
+    bf16 = in_bf16(config.precision, device)
+    show_plan(console, config, count_parameters(model), str(device), layers=str(config.layers), bf16=bf16)
     memory, speed = f"{estimate.memory / 2**30:.1f} GiB", f"{estimate.speed / 1e9:.0f} GFLOP/s"
     console.print(
         f"estimate for training on this CPU: [bold]{duration(estimate.seconds)}[/] and [bold]{memory}[/] of memory "

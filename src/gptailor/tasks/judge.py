@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -30,56 +28,66 @@ from gptailor.evaluate.verdict import SIGNIFICANT
 from gptailor.show import visible
 
 
-def judge_command(
-    answers: Path,
-    other: Path | None,
-    name: str,
-    response: str,
-    other_response: str | None,
-    pairwise: bool,
-    repeats: int,
-    workers: int,
-    out: Path | None,
-    console: Console,
+def judge(
+    answers: str | Path,
+    judge: str,
+    *,
+    other: str | Path | None = None,
+    response: str = "model_response",
+    other_response: str | None = None,
+    pairwise: bool = False,
+    repeats: int = 1,
+    workers: int = 4,
+    out: str | Path | None = None,
+    console: Console | None = None,
 ) -> dict[str, Any]:
-    """Judges one answers file, or compares two responses to each record; see ``gptailor judge --help``.
+    """Judges one answers file, or compares two responses to each record; the same as ``gptailor judge``.
+
+    Args:
+        answers: records with a response to each, under the key ``response``.
+        judge: ``rules``, ``ollama:MODEL``, ``openai:MODEL`` or ``http(s)://HOST/v1#MODEL``.
+        other: other responses to the same records, under ``other_response``.
+        pairwise: asks which of two is better, in both orders.
+        repeats: asks everything this often, and averages.
+        workers: questions asked at the same time.
+        out: the file that keeps the replies; without it, one beside the answers.
+        console: where progress and figures are shown; nowhere when there is none.
 
     Returns:
-        The figures, which are also shown; as JSON where standard output is no terminal.
+        The figures.
 
     Raises:
         UserError: when the answers, the judge or the judged file cannot be used.
     """
-    places = [(answers, response)]
+    console, kept = console or Console(quiet=True), Path(out) if out else None
+    places = [(Path(answers), response)]
     if other is not None or other_response is not None:
-        places.append((other or answers, other_response or response))
+        places.append((Path(other or answers), other_response or response))
     if pairwise and len(places) == 1:
         raise UserError("--pairwise and one response to each record", expected="a second file, or --other-response")
     read = [read_answers(path, key) for path, key in places]
     if len(read) == 2:
         _check_same(places, read)
-    judge = open_judge(name)
+    opened = open_judge(judge)
     titles = [f"{path.name} {key}" for path, key in places]
-    figures: dict[str, Any] = {"judge": judge.name, "answers": titles, "repeats": repeats}
+    figures: dict[str, Any] = {"judge": opened.name, "answers": titles, "repeats": repeats}
     if pairwise:
         asked = pair_questions(*read, repeats)
-        figures["pairs"] = pair_figures(_ask(asked, judge, out or _beside(answers), workers, console))
+        figures["pairs"] = pair_figures(_ask(asked, opened, kept or _beside(Path(answers)), workers, console))
     else:
         verdicts = [
-            _ask(score_questions(each, repeats), judge, out or _beside(path), workers, console)
+            _ask(score_questions(each, repeats), opened, kept or _beside(path), workers, console)
             for each, (path, _) in zip(read, places, strict=True)
         ]
         figures["scores"] = [score_figures(each) for each in verdicts]
         if len(verdicts) == 2:
             figures["difference"] = difference_figures(*verdicts)
-        if judge.name == "rules":
+        if opened.name == "rules":
             figures["reference"] = [
                 reference_metrics([a.output for a in each], [a.response for a in each]) for each in read
             ]
-    figures["said"] = list(dict.fromkeys(judge.said))
+    figures["said"] = list(dict.fromkeys(opened.said))
     _show(figures, console)
-    if not sys.stdout.isatty():
-        print(json.dumps(figures, indent=2, ensure_ascii=False, allow_nan=False))
     return figures
 
 

@@ -32,11 +32,13 @@ def predict_command(
     how: Mapping[str, str],
     device: str,
     console: Console,
+    precision: str = "fp32",
 ) -> None:
     """Labels texts and prints them, or writes them to ``out``; see ``gptailor predict --help``.
 
     Args:
         how: encoding and delimiter of ``file``, as for ``read_table``.
+        precision: see ``predict.load``.
 
     Raises:
         UserError: when the folder or the file cannot be used, or ``out`` exists.
@@ -46,7 +48,7 @@ def predict_command(
     if out is not None and (out.exists() or not out.parent.is_dir()):
         found = f"{out} exists" if out.exists() else f"there is no folder {out.parent}"
         raise UserError(found, expected="a new file in an existing folder", hint="another --out")
-    model = load(folder, device)
+    model = load(folder, device, precision)
     if file is None:
         texts = list(texts) or _from_input()
         columns: dict[str, list[Any]] = {"text": list(texts)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -15,20 +17,31 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+import torch
 import yaml
 
 from gptailor import __version__
 from gptailor.config import RunConfig, dump_config, read_yaml
 from gptailor.errors import UserError, listing
+from gptailor.tasks.lock import LOCK, FolderLock
+from gptailor.train.durable import put_in_place, sync
 
 SHOWN_ONLY = ("tensorboard", "keep_checkpoints", "device")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # errors of a disk, whatever file they name
+REMOVED = ".removed"
+LEFT = (REMOVED, ".saving-*")  # folders that a kill may leave behind
+RECORDS = ("metrics.json", "manifest.json", "receipt.json", "responses.json", "samples.json")  # of a run, no model
 PACKAGES = ("torch", "numpy", "tokenizers", "safetensors", "scikit-learn")
 
 
 class RunFolder:
     """One run's folder; nothing is written before ``claim``.
+
+    A task enters it as a context: no other run may then be in it, and a folder that can no longer be written ends the
+    run with one clear error.
 
     Raises:
         UserError: when the folder holds something and the run is not to be resumed, or the reverse.
@@ -38,14 +51,45 @@ class RunFolder:
         self.path, self.resume = path, resume
         self.timings: dict[str, float] = {}
         self.started = datetime.now(timezone.utc)
+        self.lock: FolderLock | None = None
         _check_place(path)
-        holds = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
-        if resume and "run.yaml" not in holds:
-            raise UserError(f"{path} holds no run to resume", hint="leave --resume out to begin one")
-        if holds and not resume:
-            what = "another run" if "run.yaml" in holds else f"{len(holds)} other files"
-            hint = "another --out, or --resume to continue" if "run.yaml" in holds else "another --out"
-            raise UserError(f"{path} already holds {what}", expected="a new or empty folder", hint=hint)
+        self._check_content()
+
+    def __enter__(self) -> RunFolder:
+        if self.resume:
+            self.lock = FolderLock(self.path)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.lock:
+            self.lock.release()
+        if isinstance(error, OSError) and self._is_about(error):
+            if self._vanished():
+                raise UserError(f"{self.path} has vanished", hint="begin the run again") from error
+            kept = (self.path / "run.yaml").exists()
+            hint = "mend that, and go on with --resume: what was saved last is intact" if kept else "another --out"
+            raise UserError(f"{self.path} cannot be written: {error.strerror or error}", hint=hint) from error
+
+    def _is_about(self, error: OSError) -> bool:
+        file = Path(error.filename) if isinstance(error.filename, str | Path) else None
+        own = file is not None and (file == self.path or self.path in file.parents or file in self.path.parents)
+        return own or error.errno in FULL or self._vanished()
+
+    def _vanished(self) -> bool:
+        return self.lock is not None and not self.path.exists()
+
+    def _check_content(self) -> None:
+        holds = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
+        holds = [name for name in holds if name not in (LOCK, ".run.yaml.unfinished")]  # a kill may have left them
+        begun = "run.yaml" in holds
+        if self.resume and not begun:
+            raise UserError(f"{self.path} holds no run to resume", hint="leave --resume out to begin one")
+        if holds and not self.resume:
+            what = "another run" if begun else f"{len(holds)} other files"
+            hint = "another --out, or --resume to continue" if begun else "another --out"
+            raise UserError(f"{self.path} already holds {what}", expected="a new or empty folder", hint=hint)
 
     @property
     def checkpoints(self) -> Path:
@@ -62,27 +106,41 @@ class RunFolder:
         """A JSON file that the run wrote."""
         return json.loads((self.path / name).read_text(encoding="utf-8"))
 
+    def add_sample(self, step: int, text: str) -> None:
+        """Keeps what the model says at a step, in samples.json; a run that resumes before it says it again."""
+        file = self.path / "samples.json"
+        before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+        earlier = [sample for sample in before if sample["step"] < step]
+        self.write_json(file.name, [*earlier, {"step": step, "text": text}])
+
     def remove_checkpoints(self) -> None:
-        """Frees the space of what only a resumed run would need."""
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        """Frees the space of what only a resumed run would need, once all else is on the disk."""
+        for file in self.path.iterdir():
+            sync(file)
+        self.checkpoints.replace(self.path / REMOVED)  # in one moment: a kill must not leave half of them
+        shutil.rmtree(self.path / REMOVED, ignore_errors=True)
 
     def claim(self, config: RunConfig, receipt: dict[str, Any]) -> None:
         """Makes the folder and saves the resolved configuration and the receipt.
 
         Raises:
-            UserError: when the folder cannot be written, or a run that is resumed had other options or data.
+            UserError: when another run has the folder, or a run that is resumed had other options or data.
         """
-        text = dump_config(config)
         if self.resume:
             self.compare(config)
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock = FolderLock(self.path)
+            self._check_content()  # another run may have begun since
+            self._write("run.yaml", dump_config(config))
+        if (self.path / "receipt.json").exists():
             self._compare_data(receipt)
-            return
-        try:
-            self.checkpoints.mkdir(parents=True)
+        else:
             self.write_json("receipt.json", receipt)
-            (self.path / "run.yaml").write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be written: {error.strerror}", hint="another --out") from None
+        for left in (file for pattern in LEFT for file in self.path.glob(pattern)):
+            shutil.rmtree(left, ignore_errors=True)
+        if not self.finished:
+            self.checkpoints.mkdir(exist_ok=True)
 
     def compare(self, config: RunConfig) -> None:
         """Raises ``UserError`` when the run that is resumed had other options; how it is shown may change."""
@@ -109,9 +167,12 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file whole or not at all."""
+        self._write(name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
         unfinished = self.path / f".{name}.unfinished"
-        unfinished.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-        unfinished.replace(self.path / name)
+        unfinished.write_text(text, encoding="utf-8")
+        put_in_place(unfinished, self.path / name)
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Writes metrics.json. The model card of an earlier stop goes first: a folder with a new one is finished."""
@@ -121,23 +182,60 @@ class RunFolder:
     def write_manifest(
         self, config: RunConfig, device: str, files: list[dict[str, Any]], model: dict[str, Any]
     ) -> None:
-        """How the run came about: command, seed, versions, device, inputs and timings in seconds."""
+        """How the run came about: command, seed, versions, machine, inputs and timings in seconds.
+
+        Args:
+            files: the data; base, tokenizer and template are added where they are files of the user.
+        """
         self.timings["total"] = sum(self.timings.values())
-        versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+        inputs = [{"path": file["path"], "sha256": file["sha256"]} for file in files]
         self.write_json(
             "manifest.json",
             {
                 "command": shlex.join(["gptailor", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "gptailor" else None,
                 "seed": config.seed,
-                "versions": {"gptailor": __version__, "python": platform.python_version(), **versions},
+                "versions": versions(),
+                "machine": machine(),
                 "device": device,
                 "git_commit": _git_commit(),
-                "inputs": [{"path": file["path"], "sha256": file["sha256"]} for file in files],
+                "inputs": inputs + _named_files(config),
                 "started": self.started.isoformat(timespec="seconds"),
                 "timings": {name: round(seconds, 2) for name, seconds in self.timings.items()},
                 "model": model,
             },
         )
+
+
+def versions() -> dict[str, str]:
+    """Of what a result depends on."""
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"gptailor": __version__, "python": platform.python_version(), **packages}
+
+
+def machine() -> dict[str, str | int]:
+    """What of the machine decides on the last bit of a result."""
+    kind = f"{platform.system()} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {"processor": kind, "gpu": gpu, "threads": torch.get_num_threads()}
+
+
+def digest(file: Path) -> str:
+    """The sha256 of a file."""
+    with file.open("rb") as opened:
+        hashed = hashlib.sha256()
+        while chunk := opened.read(1 << 20):
+            hashed.update(chunk)
+    return hashed.hexdigest()
+
+
+def _named_files(config: RunConfig) -> list[dict[str, str]]:
+    """The files of base, tokenizer and template, as far as they lie in folders of the user."""
+    values = [getattr(config, name, None) for name in ("base", "tokenizer", "template")]
+    places = [Path(value) for value in values if value and Path(value).is_absolute()]  # as a run resolves them
+    model = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.bpe", "*.data-*", "*.index")
+    files = [[place] if place.is_file() else [file for kind in model for file in place.glob(kind)] for place in places]
+    kept = sorted({file for found in files for file in found if file.name not in RECORDS})
+    return [{"path": str(file), "sha256": digest(file)} for file in kept]
 
 
 def _check_place(path: Path) -> None:

@@ -9,9 +9,11 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gptailor.errors import UserError
+from gptailor.train.durable import put_in_place
 from gptailor.train.losses import Loss
 
 LINES = 500  # about as many training lines as a run writes, however long it is
@@ -25,6 +27,7 @@ class RunLog:
         unit: what an example is called.
         total_steps: optimizer steps of the whole run.
         resumed_at: lines of later steps are removed: they will be written again.
+        sums: of the line that has begun, kept up to date; a resumed run goes on with those that it saved.
     """
 
     def __init__(
@@ -35,12 +38,15 @@ class RunLog:
         console: Console,
         tensorboard: bool = False,
         resumed_at: int = 0,
+        sums: dict[str, float] | None = None,
         unit: str = "texts",
     ) -> None:
         self.every = max(1, total_steps // LINES)
         self.file = folder / "history.jsonl"
         kept = [line for line in read_history(folder) if line["step"] <= resumed_at] if resumed_at else []
-        self.file.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        unfinished = self.file.with_suffix(".unfinished")
+        unfinished.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        put_in_place(unfinished, self.file)
         self.unit = unit
         self.board = _board(folder / "tensorboard") if tensorboard else None
         self.console = console
@@ -55,7 +61,9 @@ class RunLog:
         )
         self.task = self.bar.add_task("", total=total_steps, completed=resumed_at, epoch=1, numbers="")
         self.shown: tuple[float, ...] = ()
-        self._begin()
+        self.sums = {} if sums is None else sums
+        if not self.sums:
+            self._begin()
 
     def __enter__(self) -> RunLog:
         self.bar.start()
@@ -70,14 +78,15 @@ class RunLog:
 
     def step(self, losses: list[Loss], *, step: int, epoch: int, examples: int, lr: float, seconds: float) -> None:
         """One optimizer step was made from these batches; several steps share a line when there are many."""
-        self.seconds += seconds
-        self.total += sum(float(loss.total) for loss in losses)
-        self.weight += sum(float(loss.weight) for loss in losses)
-        self.correct += sum(int(loss.correct) for loss in losses)
-        self.count += sum(loss.count for loss in losses)
+        sums = self.sums
+        sums["seconds"] += seconds
+        sums["total"] += sum(float(loss.total) for loss in losses)
+        sums["weight"] += sum(float(loss.weight) for loss in losses)
+        sums["correct"] += sum(int(loss.correct) for loss in losses)
+        sums["count"] += sum(loss.count for loss in losses)
         if step % self.every == 0:
-            speed = self.count / self.seconds
-            loss, accuracy = self.total / self.weight, self.correct / self.count
+            speed = sums["count"] / sums["seconds"]
+            loss, accuracy = sums["total"] / sums["weight"], sums["correct"] / sums["count"]
             self.shown = _smoothed(self.shown, (loss, accuracy, speed))
             numbers = "loss {:.3f}  accuracy {:.1%}  {:,.0f} {}/s".format(*self.shown, self.unit)
             self.bar.update(self.task, completed=step, epoch=epoch, numbers=numbers)
@@ -94,9 +103,12 @@ class RunLog:
         mark = "  [green]best[/]" if best else ""
         self.console.print(f"epoch {epoch:>3}  step {step:>6}  validation {numbers}{mark}", highlight=False)
 
+    def note(self, text: str) -> None:
+        """Something that looks wrong, in one sentence."""
+        self.console.print(f"[yellow]note:[/] {escape(text)}", highlight=False)
+
     def _begin(self) -> None:
-        self.total = self.weight = self.seconds = 0.0
-        self.correct = self.count = 0
+        self.sums.update(dict.fromkeys(("seconds", "total", "weight", "correct", "count"), 0))
 
     def _write(self, line: dict[str, Any]) -> None:
         rounded = {

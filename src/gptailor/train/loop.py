@@ -1,4 +1,4 @@
-"""The one training loop: batch, loss, backward, clip, step, log, evaluate, save."""
+"""The one training loop: batch, loss, backward, clip, check, step, log, evaluate, save."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gptailor.errors import UserError
+from gptailor.train.guard import Watch, check_finite, check_score
 from gptailor.train.log import RunLog
 from gptailor.train.losses import Loss
 from gptailor.train.optim import rate
@@ -43,7 +43,7 @@ class LoopSettings:
 
 @dataclass
 class StopRequest:
-    """Set by Ctrl-C: the loop finishes its step, saves and returns."""
+    """Set by Ctrl-C or SIGTERM: the loop finishes its step, saves and returns."""
 
     requested: bool = False
 
@@ -56,6 +56,8 @@ def train(
     batches: Callable[[int], Sequence[B]],
     loss: Callable[[B], Loss],
     evaluate: Callable[[], tuple[dict[str, float], list[float]]],
+    describe: Callable[[B], Sequence[str]],
+    choices: int | None = None,
     folder: Path,
     log: RunLog,
     progress: Progress,
@@ -67,17 +69,28 @@ def train(
         batches: gives the batches of an epoch by its number; the same number always gives the same ones.
         loss: the summed loss of one batch and the weight that its sum is divided by.
         evaluate: metrics to log, and a score by which two evaluations are compared: larger is better.
+        describe: names the records of a batch, for the case that its loss is no number.
+        choices: what an untrained model guesses among, see ``guard.Watch``.
         folder: where the state is kept (``state.py``); a run resumes from it with the ``progress`` it holds.
+
+    Raises:
+        UserError: when the loss or the gradient is no finite number; the weights are those before the step.
+        OSError: when the state cannot be written; the one before stays.
     """
+    model.eval()
+    watch = Watch(progress, choices, log.note)
     if progress.best_score is None:
-        _evaluate(model, evaluate, folder, log, progress)
+        watch.before(_evaluate(model, evaluate, folder, log, progress))
     while progress.epoch < settings.epochs and not _out_of_patience(settings, progress):
         micro = batches(progress.epoch)
         groups = [micro[i : i + settings.accumulate] for i in range(0, len(micro), settings.accumulate)]
         for group in groups[progress.position :]:
             begun = time.perf_counter()
             lr = _set_rate(optimizer, settings, progress.step)
-            losses = _step(model, optimizer, group, loss, settings.clip, progress.step + 1)
+            losses, norm = _gradients(model, group, loss, settings.clip)
+            check_finite(group, losses, norm, describe, step=progress.step + 1, lr=lr)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             progress.step += 1
             progress.position += 1
             progress.examples += sum(part.count for part in losses)
@@ -85,6 +98,7 @@ def train(
             progress.seconds += seconds
             where = {"step": progress.step, "epoch": progress.epoch + 1, "examples": progress.examples}
             log.step(losses, **where, lr=lr, seconds=seconds)
+            watch.step(losses)
             if settings.evaluate_every and progress.step % settings.evaluate_every == 0:
                 _evaluate(model, evaluate, folder, log, progress)
                 save_state(folder, model, optimizer, progress)
@@ -99,26 +113,25 @@ def train(
     return progress
 
 
-def _step(
-    model: nn.Module, optimizer: Optimizer, group: Sequence[B], loss: Callable[[B], Loss], clip: float | None, step: int
-) -> list[Loss]:
-    """One optimizer step: the sums of all batches are divided once, by their weight in all."""
+def _gradients(
+    model: nn.Module, group: Sequence[B], loss: Callable[[B], Loss], clip: float | None
+) -> tuple[list[Loss], Tensor]:
+    """The gradients of one optimizer step: the sums of all batches are divided once, by their weight in all.
+
+    Returns:
+        The losses, and the norm of the gradient before it was clipped.
+    """
     losses = []
+    model.train()  # and only here: whatever else asks the model wants no dropout
     for batch in group:
         part = loss(batch)
         part.total.backward()
         losses.append(part._replace(total=part.total.detach()))
+    model.eval()
     weight = torch.stack([part.weight for part in losses]).sum()
-    total = float(torch.stack([part.total for part in losses]).sum())
-    if not math.isfinite(total):
-        raise UserError(f"the loss has become {total} at step {step}", hint="a new run with a smaller --lr")
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    torch._foreach_div_(gradients, weight)
-    if clip is not None:
-        nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return losses
+    trained = [p for p in model.parameters() if p.grad is not None]
+    torch._foreach_div_([p.grad for p in trained if p.grad is not None], weight)
+    return losses, nn.utils.clip_grad_norm_(trained, math.inf if clip is None else clip)
 
 
 def _set_rate(optimizer: Optimizer, settings: LoopSettings, step: int) -> float:
@@ -135,8 +148,9 @@ def _evaluate(
     folder: Path,
     log: RunLog,
     progress: Progress,
-) -> None:
+) -> dict[str, float]:
     metrics, score = evaluate()
+    check_score(score, step=progress.step)
     better = progress.best_score is None or score > progress.best_score
     progress.stale = 0 if better else progress.stale + 1
     # Counted from the position, so that the number is the same whether or not the epoch has been closed.
@@ -144,8 +158,9 @@ def _evaluate(
     if better:
         progress.best_score, progress.best_step = score, progress.step
         progress.best = {"epoch": epoch, "step": progress.step, **metrics}
-        save_best(folder, model)
+        save_best(folder, model, progress.step)
     log.evaluation(metrics, step=progress.step, epoch=epoch, examples=progress.examples, best=better)
+    return metrics
 
 
 def _out_of_patience(settings: LoopSettings, progress: Progress) -> bool:

@@ -23,8 +23,12 @@ def adamw(model: nn.Module, lr: float, weight_decay: float) -> AdamW:
     return AdamW([group for group in groups if group["params"]], lr=lr, betas=(0.9, 0.95), fused=True)
 
 
-def muon(model: nn.Module, lr: float, weight_decay: float) -> Muon:
-    """Muon for the matrices of the blocks, AdamW for embeddings, biases and norms; matrices decay."""
+def muon(model: nn.Module, lr: float, weight_decay: float, *, bf16: bool = False) -> Muon:
+    """Muon for the matrices of the blocks, AdamW for embeddings, biases and norms; matrices decay.
+
+    Args:
+        bf16: whether a matrix is made orthogonal by products in bf16, which suffices.
+    """
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     inner = [p for name, p in trainable if p.dim() == 2 and "embedding" not in name]
     tables = [p for name, p in trainable if p.dim() == 2 and "embedding" in name]
@@ -34,15 +38,20 @@ def muon(model: nn.Module, lr: float, weight_decay: float) -> Muon:
         {"params": tables, "weight_decay": weight_decay, "orthogonal": False},
         {"params": vectors, "weight_decay": 0.0, "orthogonal": False},
     ]
-    return Muon([group for group in groups if group["params"]], lr=lr, betas=(0.9, 0.95), fused=True)
+    optimizer = Muon([group for group in groups if group["params"]], lr=lr, betas=(0.9, 0.95), fused=True)
+    optimizer.bf16 = bf16
+    return optimizer
 
 
 class Muon(AdamW):
     """AdamW, save that groups with ``orthogonal`` step by their orthogonalized momentum. Jordan et al. 2024.
 
     A step of a matrix (m, n) has about the root mean square of AdamW's, 0.2 (Liu et al. 2025), so that one learning
-    rate serves both. ``torch.optim.Muon`` computes in bf16, which many processors only emulate; this one in float32.
+    rate serves both. ``torch.optim.Muon`` computes in bf16, which many processors only emulate; this one
+    only where it is told to.
     """
+
+    bf16 = False
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -56,7 +65,8 @@ class Muon(AdamW):
                     state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(p)}
                 state["step"] += 1
                 momentum = state["momentum"].lerp_(p.grad, 1 - MOMENTUM)
-                update = orthogonalize(p.grad.lerp(momentum, MOMENTUM))
+                with torch.autocast(p.device.type, torch.bfloat16, enabled=self.bf16):
+                    update = orthogonalize(p.grad.lerp(momentum, MOMENTUM))
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update, alpha=-0.2 * group["lr"] * max(p.shape) ** 0.5)
                 p.grad = None  # AdamW passes over it

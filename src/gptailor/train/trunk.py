@@ -28,20 +28,20 @@ class Trunk:
             self.states[begin:end] = state[: end - begin]
 
     def batch(self, rows: Tensor, n_tokens: int) -> Tensor:
-        """The states of some texts, padded on the right with zeros: (B, T, C) on the CPU."""
-        batch = self.states.new_zeros(len(rows), n_tokens, self.states.size(1))
+        """The states of some texts in float32, padded on the right with zeros: (B, T, C) on the CPU."""
+        batch = torch.zeros(len(rows), n_tokens, self.states.size(1))
         for place, row in enumerate(rows.tolist()):
             begin, end = self.offsets[row], self.offsets[row + 1]
             batch[place, : end - begin] = self.states[begin:end]
         return batch
 
 
-def _mapped(file: Path, n_values: int) -> Tensor:
-    """A float32 tensor in a file that is reserved whole, so that it cannot run out, and gone when nobody uses it."""
+def _mapped(file: Path, n_values: int, dtype: torch.dtype) -> Tensor:
+    """A tensor in a file that is reserved whole, so that it cannot run out, and gone when nobody uses it."""
     with file.open("wb") as opened:
         reserve = getattr(os, "posix_fallocate", lambda number, begin, size: os.ftruncate(number, size))
-        reserve(opened.fileno(), 0, 4 * n_values)
-    states = torch.from_file(str(file), shared=True, size=n_values)
+        reserve(opened.fileno(), 0, dtype.itemsize * n_values)
+    states = torch.from_file(str(file), shared=True, size=n_values, dtype=dtype)
     file.unlink()
     return states
 
@@ -51,6 +51,7 @@ def keep_trunk(
     width: int,
     batches: Iterable[tuple[Tensor, Tensor]],
     file: Path,
+    dtype: torch.dtype = torch.float32,
 ) -> Trunk | None:
     """Computes and keeps the hidden states of all texts, in memory or, when they are large, mapped from ``file``.
 
@@ -59,15 +60,17 @@ def keep_trunk(
         width: C.
         batches: the rows (B,) of each batch and their states (B, T, C); a generator, so that nothing is computed when
             nothing can be kept.
+        dtype: in which they are kept; bf16 takes half the room.
 
     Returns:
         None when there is no room on the disk either; the blocks are then computed anew in every epoch.
     """
     n_values = sum(lengths) * width
-    if 4 * n_values <= IN_MEMORY:
-        states = torch.empty(n_values)
-    elif 4 * n_values <= SHARE_OF_DISK * shutil.disk_usage(file.parent).free:
-        states = _mapped(file, n_values)
+    n_bytes = dtype.itemsize * n_values
+    if n_bytes <= IN_MEMORY:
+        states = torch.empty(n_values, dtype=dtype)
+    elif n_bytes <= SHARE_OF_DISK * shutil.disk_usage(file.parent).free:
+        states = _mapped(file, n_values, dtype)
     else:
         return None
     trunk = Trunk(states.view(-1, width), lengths)

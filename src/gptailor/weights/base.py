@@ -12,10 +12,11 @@ from gptailor.config import user_path
 from gptailor.errors import UserError, did_you_mean, listing
 from gptailor.model.config import SIZES, ModelConfig, parse_size
 from gptailor.model.decoder import Decoder
+from gptailor.model.lora import merge
 from gptailor.tokenizer import Tokenizer
 from gptailor.weights import openai
-from gptailor.weights.folder import check_tokenizer
-from gptailor.weights.huggingface import WeightFiles, assemble, load_decoder, read_config
+from gptailor.weights.adapters import Adapter, attach, fingerprint, is_adapter, read_adapter
+from gptailor.weights.huggingface import WeightFiles, assemble, check_tokenizer, load_decoder, read_config, read_json
 
 HUB_NAMES = {
     "gpt2-small": "openai-community/gpt2",
@@ -34,22 +35,28 @@ class Base:
     Attributes:
         pretrained: False for random weights.
         tokenizer: None when one is to be trained on the user's texts (random weights only).
-        load: gives the decoder in float32, for the vocabulary of the tokenizer that will be used.
+        read: see ``load``.
     """
 
     name: str
     config: ModelConfig
     pretrained: bool
     tokenizer: Tokenizer | None
-    load: Callable[[Tokenizer], Decoder]
+    read: Callable[[Tokenizer, torch.dtype], Decoder]
+
+    def load(self, tokenizer: Tokenizer, dtype: torch.dtype = torch.float32) -> Decoder:
+        """The decoder with weights of this type, for the vocabulary of the tokenizer that will be used."""
+        return self.read(tokenizer, dtype)
 
 
-def open_base(name: str, tokenizer: str | None = None) -> Base:
+def open_base(name: str, tokenizer: str | None = None, *, above: tuple[Path, ...] = ()) -> Base:
     """Finds the base called ``name`` without reading its weights.
 
     Args:
-        name: ``thimble``, ``random:SIZE``, a folder (Hugging Face or OpenAI's original), or a name on the Hub.
+        name: ``thimble``, ``random:SIZE``, a folder (Hugging Face, an adapter in PEFT's layout, or OpenAI's original),
+            or a name on the Hub.
         tokenizer: a folder with a tokenizer; for random weights only.
+        above: the adapters whose base this is.
 
     Raises:
         UserError: for a name that is none of these, listing what exists.
@@ -62,6 +69,8 @@ def open_base(name: str, tokenizer: str | None = None) -> Base:
         )
     folder = THIMBLE if name == "thimble" else user_path(name)
     if name and folder.is_dir():
+        if is_adapter(folder):
+            return _adapted(name, folder, above)
         return _openai(name, folder) if openai.is_openai_folder(folder) else _huggingface(name, folder)
     repository = HUB_NAMES.get(name, name)
     if repository.count("/") == 1 and not name.startswith((".", "/", "~")):
@@ -79,16 +88,65 @@ def open_base(name: str, tokenizer: str | None = None) -> Base:
 def _random(name: str, tokenizer: str | None) -> Base:
     config = parse_size(name.removeprefix("random:"))
 
-    def load(used: Tokenizer) -> Decoder:
-        return Decoder(replace(config, vocab_size=used.vocab_size)).initialize()
+    def read(used: Tokenizer, dtype: torch.dtype) -> Decoder:
+        return Decoder(replace(config, vocab_size=used.vocab_size)).initialize().to(dtype)
 
-    return Base(name, config, False, Tokenizer.load(Path(tokenizer)) if tokenizer else None, load)
+    return Base(name, config, False, Tokenizer.load(Path(tokenizer)) if tokenizer else None, read)
 
 
 def _huggingface(name: str, folder: Path) -> Base:
     config, tokenizer = read_config(folder), Tokenizer.load(folder)
     check_tokenizer(tokenizer, config.vocab_size, folder)
-    return Base(name, config, True, tokenizer, lambda used: load_decoder(folder))
+    return Base(name, config, True, tokenizer, lambda used, dtype: load_decoder(folder, dtype))
+
+
+def _adapted(name: str, folder: Path, above: tuple[Path, ...]) -> Base:
+    """An adapter and its base as one model, merged."""
+    if folder.resolve() in above:
+        raise UserError(f"{folder} names itself as its base", expected="the model that it was trained on")
+    adapter = read_adapter(folder)
+    base = base_of(folder, adapter, above)
+    tokenizer = Tokenizer.load(folder) if (folder / "tokenizer.json").is_file() else base.tokenizer
+
+    def read(used: Tokenizer, dtype: torch.dtype) -> Decoder:
+        return load_adapted(folder, adapter, base, used).to(dtype)
+
+    return Base(name, base.config, True, tokenizer, read)
+
+
+def base_of(folder: Path, adapter: Adapter, above: tuple[Path, ...] = ()) -> Base:
+    """The base that an adapter was trained on. Raises ``UserError`` when it is not there any more."""
+    hint = f"gptailor merge {folder} --base PLACE joins it with a base that lies elsewhere"
+    if adapter.base is None:
+        raise UserError(f"{folder} does not say what its base is", hint=hint)
+    try:
+        return open_base(adapter.base, above=(*above, folder.resolve()))
+    except UserError as error:
+        raise UserError(f"the base of the adapter in {folder}: {error}", hint=hint) from None
+
+
+def load_adapted(folder: Path, adapter: Adapter, base: Base, tokenizer: Tokenizer) -> Decoder:
+    """The base with the adapter merged into it, in float32.
+
+    Raises:
+        UserError: when the weights of the base are not those that the adapter was trained on.
+    """
+    decoder = base.load(tokenizer)
+    check_base(folder, decoder, base.name)
+    attach(decoder, adapter)
+    merge(decoder)
+    return decoder.requires_grad_(True)
+
+
+def check_base(folder: Path, decoder: Decoder, name: str) -> None:
+    """Raises ``UserError`` when the adapter in ``folder`` was trained on other weights; PEFT's do not say on which."""
+    settings = read_json(folder / "config.json").get("gptailor") if (folder / "config.json").is_file() else None
+    trained_on = settings.get("base_sha256") if isinstance(settings, dict) else None
+    if trained_on is not None and trained_on != fingerprint(decoder):
+        raise UserError(
+            f"the adapter in {folder} was trained on other weights than those of {name}",
+            expected=f"the base with the sha256 {trained_on} of all its weights",
+        )
 
 
 def _openai(name: str, folder: Path) -> Base:
@@ -102,11 +160,11 @@ def _openai(name: str, folder: Path) -> Base:
     )
     tokenizer = Tokenizer.load(folder)
     check_tokenizer(tokenizer, config.vocab_size, folder)
-    return Base(name, config, True, tokenizer, lambda used: load_openai(folder, config))
+    return Base(name, config, True, tokenizer, lambda used, dtype: load_openai(folder, config, dtype))
 
 
-def load_openai(folder: Path, config: ModelConfig) -> Decoder:
-    """The decoder of an original TensorFlow checkpoint folder, in float32."""
+def load_openai(folder: Path, config: ModelConfig, dtype: torch.dtype = torch.float32) -> Decoder:
+    """The decoder of an original TensorFlow checkpoint folder."""
     arrays = dict(openai.read_variables(folder))
     return assemble(
         config,
@@ -114,6 +172,7 @@ def load_openai(folder: Path, config: ModelConfig) -> Decoder:
         read=lambda name: torch.tensor(arrays[name]),
         naming="openai",
         source=folder,
+        dtype=dtype,
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,15 +16,21 @@ from torch import Tensor
 from gptailor.errors import UserError
 from gptailor.model.decoder import Decoder
 from gptailor.model.head import Classifier, Read
+from gptailor.model.lora import merge
 from gptailor.tokenizer import Tokenizer
+from gptailor.weights.adapters import HEAD, Adapter, adapter_of, attach, is_adapter, read_adapter, write_adapter
+from gptailor.weights.base import base_of, check_base
 from gptailor.weights.huggingface import (
     WeightFiles,
+    check_tokenizer,
     config_values,
     decoder_tensors,
     load_decoder,
     read_json,
     write_tensors,
 )
+
+NOT_SETTINGS = ("task", "base", "base_sha256")  # of what stands under the key gptailor
 
 
 class ClassifierSettings(BaseModel):
@@ -48,6 +54,13 @@ class ClassifierSettings(BaseModel):
     text_columns: list[str] | None = None
 
 
+class AdapterBase(NamedTuple):
+    """What an adapter was trained on: name or folder, and ``adapters.fingerprint`` of its weights."""
+
+    name: str
+    sha256: str
+
+
 @dataclass
 class ClassifierFolder:
     """A classifier and all that its use needs."""
@@ -64,28 +77,41 @@ def build_classifier(decoder: Decoder, n_classes: int, settings: ClassifierSetti
     return Classifier(decoder, n_classes, read=read, causal=settings.causal)
 
 
-def save_classifier(folder: Path, saved: ClassifierFolder) -> None:
-    """Writes config.json, model.safetensors and the tokenizer; each file appears whole or not at all."""
+def save_classifier(
+    folder: Path,
+    saved: ClassifierFolder,
+    *,
+    adapter_on: AdapterBase | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Writes config.json, the weights and the tokenizer; each file appears whole or not at all.
+
+    Args:
+        adapter_on: the base, where the model is an adapter on one: then only what was trained is written, in float32.
+        dtype: of the weights in the file, float32 or bfloat16.
+    """
     decoder = saved.model.decoder
     end = saved.tokenizer.end_of_text
     config = config_values(decoder.config) | {
         "architectures": ["GPT2ForSequenceClassification"],
+        "torch_dtype": str(dtype).removeprefix("torch."),
         "id2label": {str(index): label for index, label in enumerate(saved.labels)},
         "label2id": {label: index for index, label in enumerate(saved.labels)},
         "problem_type": "single_label_classification",
         "pad_token_id": end,
         "bos_token_id": end,
         "eos_token_id": end,
-        "gptailor": {"task": "classifier", **saved.settings.model_dump()},
+        "gptailor": {"task": "classifier", **_base_values(adapter_on), **saved.settings.model_dump()},
     }
-    _write_whole(
-        folder,
-        config,
-        decoder_tensors(decoder) | {"score.weight": saved.model.head.weight},
-        saved.tokenizer,
-        decoder.config.context_length,
-        {},
-    )
+
+    def write(unfinished: Path) -> None:
+        if adapter_on is not None:
+            write_adapter(unfinished, adapter_of(saved.model, adapter_on.name), decoder.config.n_layer)
+        else:
+            tensors = decoder_tensors(decoder) | {"score.weight": saved.model.head.weight}
+            write_tensors(unfinished, {name: tensor.to(dtype) for name, tensor in tensors.items()})
+
+    _write_whole(folder, config, write, saved.tokenizer, decoder.config.context_length, {})
 
 
 def save_language_model(
@@ -96,12 +122,14 @@ def save_language_model(
     task: Literal["base", "assistant"],
     dtype: torch.dtype,
     texts: Mapping[str, str] | None = None,
+    adapter_on: AdapterBase | None = None,
 ) -> None:
     """Writes a language model as transformers' ``GPT2LMHeadModel`` reads it; the head is the token embedding again.
 
     Args:
-        dtype: of the weights in the file, float32 or bfloat16.
+        dtype: of the weights in the file, float32 or bfloat16; an adapter is always written in float32.
         texts: further files, by name.
+        adapter_on: the base, where the model is an adapter on one: then only what was trained is written.
     """
     end = tokenizer.end_of_text
     config = config_values(decoder.config) | {
@@ -109,16 +137,26 @@ def save_language_model(
         "torch_dtype": str(dtype).removeprefix("torch."),
         "bos_token_id": end,
         "eos_token_id": end,
-        "gptailor": {"task": task},
+        "gptailor": {"task": task, **_base_values(adapter_on)},
     }
-    tensors = {name: tensor.to(dtype) for name, tensor in decoder_tensors(decoder).items()}
-    _write_whole(folder, config, tensors, tokenizer, decoder.config.context_length, texts or {})
+
+    def write(unfinished: Path) -> None:
+        if adapter_on is not None:
+            write_adapter(unfinished, adapter_of(decoder, adapter_on.name), decoder.config.n_layer)
+        else:
+            write_tensors(unfinished, {name: t.to(dtype) for name, t in decoder_tensors(decoder).items()})
+
+    _write_whole(folder, config, write, tokenizer, decoder.config.context_length, texts or {})
+
+
+def _base_values(adapter_on: AdapterBase | None) -> dict[str, str]:
+    return {} if adapter_on is None else {"base": adapter_on.name, "base_sha256": adapter_on.sha256}
 
 
 def _write_whole(
     folder: Path,
     config: Mapping[str, Any],
-    tensors: Mapping[str, Tensor],
+    write_weights: Callable[[Path], None],
     tokenizer: Tokenizer,
     context_length: int,
     texts: Mapping[str, str],
@@ -126,7 +164,7 @@ def _write_whole(
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as name:
         unfinished = Path(name)
-        write_tensors(unfinished, tensors)
+        write_weights(unfinished)
         tokenizer.save(unfinished, context_length=context_length)
         for file, content in texts.items():
             (unfinished / file).write_text(content, encoding="utf-8")
@@ -137,22 +175,54 @@ def _write_whole(
             file.replace(folder / file.name)
 
 
-def load_classifier(folder: Path) -> ClassifierFolder:
+def load_classifier(folder: Path, dtype: torch.dtype = torch.float32) -> ClassifierFolder:
     """Reads a model folder of ours, or any GPT-2 classifier in the Hugging Face layout.
+
+    Args:
+        dtype: of the decoder's weights in memory; the class head's are float32.
 
     Raises:
         UserError: when something is missing, damaged, or does not fit together.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder", expected="a model folder, as 'gptailor train classifier' writes it")
+    if is_adapter(folder):
+        adapter = read_adapter(folder)
+        base = base_of(folder, adapter)
+        decoder = base.load(Tokenizer.load(folder))
+        check_base(folder, decoder, base.name)
+        opened = load_on(folder, decoder, adapter)
+        merge(opened.model)
+        opened.model.decoder.to(dtype)
+        return opened
+    n_classes = len(read_labels(read_json(folder / "config.json"), folder))
+    decoder = load_decoder(folder, dtype)
+    return _assembled(folder, decoder, read_head(folder, (n_classes, decoder.config.n_embd)))
+
+
+def load_on(folder: Path, decoder: Decoder, adapter: Adapter, name: str = "default") -> ClassifierFolder:
+    """A classifier that is an adapter, on its base, not merged.
+
+    Raises:
+        UserError: when the adapter does not fit the decoder, or has no class head.
+    """
+    n_classes, head = len(read_labels(read_json(folder / "config.json"), folder)), adapter.whole.get(HEAD)
+    attach(decoder, adapter, name)
+    expected = (n_classes, decoder.config.n_embd)
+    if head is None or tuple(head.shape) != expected:
+        found = "no class head" if head is None else f"a class head {tuple(head.shape)}"
+        raise UserError(f"{folder}: the adapter has {found}", expected=f"one of {expected} by config.json")
+    return _assembled(folder, decoder, head)
+
+
+def _assembled(folder: Path, decoder: Decoder, head: Tensor) -> ClassifierFolder:
     config = read_json(folder / "config.json")
     labels = read_labels(config, folder)
-    decoder = load_decoder(folder)
     settings = fitted(read_settings(config, folder), decoder.config.context_length, folder)
     tokenizer = Tokenizer.load(folder)
     check_tokenizer(tokenizer, decoder.config.vocab_size, folder)
     model = build_classifier(decoder, len(labels), settings)
-    model.head.weight.data = read_head(folder, (len(labels), decoder.config.n_embd))
+    model.head.weight.data = head
     return ClassifierFolder(model.eval(), tokenizer, labels, settings)
 
 
@@ -183,7 +253,7 @@ def read_settings(config: Mapping[str, Any], folder: Path) -> ClassifierSettings
     if values.get("task") != "classifier":
         raise UserError(f"{folder} is no classifier", expected="a folder from 'gptailor train classifier'")
     try:
-        return ClassifierSettings.model_validate({key: value for key, value in values.items() if key != "task"})
+        return ClassifierSettings.model_validate({k: v for k, v in values.items() if k not in NOT_SETTINGS})
     except ValidationError as error:
         problems = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
         hint = "it may come from a newer GPTailor: pip install -U gptailor"
@@ -197,12 +267,3 @@ def fitted(settings: ClassifierSettings, context_length: int, folder: Path) -> C
             found = f"{folder}/config.json, key gptailor: {name} is {getattr(settings, name)}"
             raise UserError(found, expected=f"at most {context_length}, the context of the model")
     return settings.model_copy(update={"max_length": settings.max_length or context_length})
-
-
-def check_tokenizer(tokenizer: Tokenizer, vocab_size: int, source: Path | str) -> None:
-    """Raises ``UserError`` when the tokenizer has ids that the model has no embedding for."""
-    if tokenizer.vocab_size > vocab_size:
-        raise UserError(
-            f"{source}: the tokenizer has {tokenizer.vocab_size} tokens and the model {vocab_size}",
-            expected="the tokenizer that the model was trained with",
-        )

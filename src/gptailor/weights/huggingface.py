@@ -15,9 +15,11 @@ from torch import Tensor
 from gptailor.errors import UserError, listing
 from gptailor.model.config import ModelConfig
 from gptailor.model.decoder import Decoder
+from gptailor.tokenizer import Tokenizer
 from gptailor.weights.names import gpt2_names
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+LARGEST_JSON = 50_000_000  # bytes; the index of the largest models has some megabytes
 PICKLES = ("pytorch_model.bin", "model.bin", "model.pt", "model.pth")
 # Heads, which have their own readers, and the causal masks that old versions of transformers stored beside the weights.
 IGNORED, BUFFERS = {"lm_head.weight", "score.weight"}, (".attn.bias", ".attn.masked_bias")
@@ -92,6 +94,8 @@ class WeightFiles:
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises ``UserError`` when it is missing, damaged or something else."""
     try:
+        if file.stat().st_size > LARGEST_JSON:
+            raise UserError(f"{file} has {file.stat().st_size:,} bytes", expected=f"at most {LARGEST_JSON:,}")
         value = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{file} is missing") from None
@@ -124,8 +128,11 @@ def read_config(folder: Path) -> ModelConfig:
         raise UserError(f"{file}: {error}") from None
 
 
-def load_decoder(folder: Path) -> Decoder:
-    """A decoder in float32 from any GPT-2 folder: base model, language model or classifier.
+def load_decoder(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
+    """A decoder from any GPT-2 folder: base model, language model or classifier.
+
+    Where the file has the precision that is asked for, its embeddings, norms and biases are mapped and not copied; the
+    matrices, which lie there the other way round, are turned one at a time.
 
     Raises:
         UserError: listing all tensors that are missing or have another shape.
@@ -142,6 +149,7 @@ def load_decoder(folder: Path) -> Decoder:
         read=lambda name: files.tensor(prefix + name),
         naming="huggingface",
         source=folder,
+        dtype=dtype,
     )
 
 
@@ -152,6 +160,7 @@ def assemble(
     read: Callable[[str], Tensor],
     naming: str,
     source: Path,
+    dtype: torch.dtype = torch.float32,
 ) -> Decoder:
     """Builds a decoder without weights and puts the tensors of one format in their places, one at a time.
 
@@ -159,6 +168,7 @@ def assemble(
         available: names in that format, with shapes.
         read: gives the tensor of a name.
         naming: the column of ``names.Name`` to look in: ``"huggingface"`` or ``"openai"``.
+        dtype: in which the weights are kept; each is read and changed alone, so that there is one whole copy at most.
     """
     with torch.device("meta"):
         decoder = Decoder(config)
@@ -178,7 +188,7 @@ def assemble(
         raise UserError.joined(problems)
     state = {}
     for name in names:
-        tensor = read(getattr(name, naming)).float()
+        tensor = read(getattr(name, naming)).to(dtype)
         state[name.ours] = tensor.t().contiguous() if name.transposed else tensor
     decoder.load_state_dict(state, assign=True)
     return decoder.requires_grad_(True)
@@ -236,3 +246,12 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor], *, shard_bytes: i
 def _save(tensors: Mapping[str, Tensor], file: Path) -> None:
     save_file(dict(tensors), file, metadata={"format": "pt"})  # transformers refuses files without the format
     file.chmod(0o644)  # safetensors makes it readable for its owner only
+
+
+def check_tokenizer(tokenizer: Tokenizer, vocab_size: int, source: Path | str) -> None:
+    """Raises ``UserError`` when the tokenizer has ids that the model has no embedding for."""
+    if tokenizer.vocab_size > vocab_size:
+        raise UserError(
+            f"{source}: the tokenizer has {tokenizer.vocab_size} tokens and the model {vocab_size}",
+            expected="the tokenizer that the model was trained with",
+        )

@@ -1,0 +1,1 @@
+"""What strangers' files can do: nothing but be refused."""
