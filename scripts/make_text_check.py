@@ -40,12 +40,15 @@ def cells(text: str, separator: str) -> Iterator[str]:
 
 
 def sample_texts() -> Iterator[str]:
-    for file in sorted((REPOSITORY / "src" / "gptailor" / "assets" / "sample").glob("*.csv")):
+    sample = REPOSITORY / "src" / "gptailor" / "assets" / "sample"
+    for file in sorted(sample.glob("*.csv")):
         yield from cells(file.read_text(encoding="utf-8"), ",")
+    for row in json.loads((sample / "questions.json").read_text(encoding="utf-8")):
+        yield from row.values()
 
 
 def evaluation_texts(data: Path | None) -> Iterator[str]:
-    """The texts of the committed sample and, where ``data`` is given, of the evaluation sets in that folder.
+    """The texts of the committed samples and, where ``data`` is given, of the evaluation sets in that folder.
 
     Raises ``FileNotFoundError`` when a set is missing: a check that skips one would say too much.
     """

@@ -50,7 +50,9 @@ def main() -> None:
     for name in SHIPPED:
         shutil.copyfile(arguments.run / name, PLACE / name)
     card = PLACE / "README.md"
-    told = card.read_text(encoding="utf-8").replace("`run.yaml` repeats", "`make thimble` repeats")
+    told, end, _ = card.read_text(encoding="utf-8").rpartition("`report.html` beside this file")
+    assert end, "the card does not end as it used to"
+    told += "`make thimble` repeats the run.\n"
     card.write_text(told + credits(recipe), encoding="utf-8")
     print(f"thimble is in {PLACE}")
 

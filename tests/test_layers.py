@@ -35,7 +35,8 @@ MAY_USE: dict[str, set[str]] = {
     "tasks": BELOW_TASKS,
     "estimator": BELOW_TASKS | {"tasks"},
     # 5
-    "cli": BELOW_TASKS | {"tasks", "estimator"},
+    "options": GROUND | {"model"},
+    "cli": BELOW_TASKS | {"tasks", "estimator", "options"},
     "__main__": {"cli"},
 }
 OUTSIDE = {

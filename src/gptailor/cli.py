@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect as python_inspect
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any
 
 import typer
-from pydantic.fields import FieldInfo
 from rich.console import Console
 
 from gptailor import __version__
@@ -20,10 +18,10 @@ from gptailor.config import (
     ClassifierConfig,
     PreferencesConfig,
     RunConfig,
-    group_of,
     load_config,
 )
 from gptailor.errors import UserError
+from gptailor.options import ConfigFile, Device, Precision, Resume, with_options, with_sampling
 
 app = typer.Typer(
     help="Tailor a small language model to your own task: from a data file to an evaluated model folder.",
@@ -38,74 +36,6 @@ app.add_typer(tokenizer, name="tokenizer")
 console = Console(stderr=True)
 
 
-def with_options(*kinds: type[RunConfig]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command the options of all ``kinds``; it receives those that were given as ``given``.
-
-    Values stay strings here: the configuration checks them all together.
-    """
-
-    fields = {name: field for kind in reversed(kinds) for name, field in kind.model_fields.items()}
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        def run(**values: Any) -> None:
-            given = {name: values.pop(name) for name in fields}
-            command(given={name: value for name, value in given.items() if value is not None}, **values)
-
-        parameters = [_parameter(name, field) for name, field in fields.items()]
-        return _signed(run, [*parameters, *_parameters(command, without="given")], like=command)
-
-    return decorate
-
-
-def _parameters(function: Callable[..., Any], *, without: str = "") -> list[python_inspect.Parameter]:
-    signature = python_inspect.signature(function, eval_str=True)
-    return [parameter for parameter in signature.parameters.values() if parameter.name != without]
-
-
-def _signed(run: Any, parameters: list[python_inspect.Parameter], *, like: Callable[..., None]) -> Callable[..., None]:
-    """``run`` with these parameters, and the name and the help of another function."""
-    run.__signature__ = python_inspect.Signature(parameters)
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    run.__name__, run.__doc__ = getattr(like, "__name__", ""), like.__doc__
-    return run
-
-
-def _parameter(name: str, field: FieldInfo) -> python_inspect.Parameter:
-    """A configuration field as a command-line parameter."""
-    flag = "--" + name.replace("_", "-")
-    if name == "data":
-        argument = typer.Argument(help=field.description, show_default=False)
-        several = get_origin(field.annotation) is list
-        annotation: Any = Annotated[list[str] | None, argument] if several else Annotated[str | None, argument]
-    elif isinstance(field.default, bool):
-        declared = f"{flag}/--no-{flag[2:]}" if field.default else flag
-        annotation = Annotated[bool | None, _option(declared, field, metavar=None)]
-    else:
-        annotation = Annotated[str | None, _option(flag, field, metavar=_metavar(field))]
-    return python_inspect.Parameter(name, python_inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-
-
-def _option(declared: str, field: FieldInfo, *, metavar: str | None) -> Any:
-    shown = "" if field.default is None or metavar is None else f" [default: {field.default}]"
-    text = f"{field.description}{shown}".replace("[", "\\[")
-    return typer.Option(declared, help=text, metavar=metavar, rich_help_panel=group_of(field), show_default=False)
-
-
-def _metavar(field: FieldInfo) -> str:
-    kinds = getattr(field.annotation, "__args__", (field.annotation,))
-    if all(isinstance(kind, str) for kind in kinds):
-        return "|".join(map(str, kinds))
-    return "NUMBER" if {int, float} & set(kinds) else "TEXT"
-
-
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="YAML file with options; flags override it", rich_help_panel="Run")
-]
-
-
-Resume = Annotated[bool, typer.Option("--resume", help="continue the run in --out", rich_help_panel="Run")]
-
-
 def _resumed(config: Path | None, resume: bool, given: dict[str, Any]) -> Path | None:
     """The configuration to begin with: that of the run to resume, when there is no other."""
     if config is not None or not resume or "out" not in given:
@@ -114,6 +44,23 @@ def _resumed(config: Path | None, resume: bool, given: dict[str, Any]) -> Path |
     if not saved.exists():
         raise UserError(f"{given['out']} holds no run to resume", hint="leave --resume out to begin one")
     return saved
+
+
+def _train(run: Callable[..., Path], options: RunConfig, resume: bool, show: Callable[..., None]) -> None:
+    """Runs a task to its end or until it is stopped, and shows what came of it."""
+    from gptailor.show import show_resume
+    from gptailor.tasks.run import RunFolder
+    from gptailor.train.loop import stop_on_interrupt
+
+    with stop_on_interrupt() as stop:
+        folder = run(options, resume=resume, console=console, stop=stop)
+    metrics = RunFolder(folder, resume=True).read_json("metrics.json")
+    show(console, metrics, folder)
+    if stop.requested and metrics["finished"]:
+        console.print("[yellow]Stopped[/] before all seeds were trained.")
+        show_resume(console, folder)
+    if stop.requested:
+        raise typer.Exit(130)
 
 
 @train.command("classifier")
@@ -125,21 +72,14 @@ def train_classifier(*, config: ConfigFile = None, resume: Resume = False, given
     """
     options = load_config(ClassifierConfig, _resumed(config, resume, given), given)
     from gptailor.evaluate.verdict import verdict
-    from gptailor.show import show_results, show_resume
+    from gptailor.show import show_results
     from gptailor.tasks.classifier import run_classifier
-    from gptailor.tasks.run import RunFolder
-    from gptailor.train.loop import stop_on_interrupt
 
-    with stop_on_interrupt() as stop:
-        folder = run_classifier(options, resume=resume, console=console, stop=stop)
-    metrics = RunFolder(folder, resume=True).read_json("metrics.json")
-    told = verdict(metrics["test_unseen"], metrics["baselines_unseen"]).sentence if metrics["finished"] else ""
-    show_results(console, metrics, told, folder)
-    if stop.requested and metrics["finished"]:
-        console.print("[yellow]Stopped[/] before all seeds were trained.")
-        show_resume(console, folder)
-    if stop.requested:
-        raise typer.Exit(130)
+    def show(console: Console, metrics: dict[str, Any], folder: Path) -> None:
+        told = verdict(metrics["test_unseen"], metrics["baselines_unseen"]).sentence if metrics["finished"] else ""
+        show_results(console, metrics, told, folder)
+
+    _train(run_classifier, options, resume, show)
 
 
 @train.command("assistant")
@@ -152,14 +92,8 @@ def train_assistant(*, config: ConfigFile = None, resume: Resume = False, given:
     options = load_config(AssistantConfig, _resumed(config, resume, given), given)
     from gptailor.show import show_assistant
     from gptailor.tasks.assistant import run_assistant
-    from gptailor.tasks.run import RunFolder
-    from gptailor.train.loop import stop_on_interrupt
 
-    with stop_on_interrupt() as stop:
-        folder = run_assistant(options, resume=resume, console=console, stop=stop)
-    show_assistant(console, RunFolder(folder, resume=True).read_json("metrics.json"), folder)
-    if stop.requested:
-        raise typer.Exit(130)
+    _train(run_assistant, options, resume, show_assistant)
 
 
 @train.command("preferences")
@@ -172,14 +106,8 @@ def train_preferences(*, config: ConfigFile = None, resume: Resume = False, give
     options = load_config(PreferencesConfig, _resumed(config, resume, given), given)
     from gptailor.show import show_preferences
     from gptailor.tasks.preferences import run_preferences
-    from gptailor.tasks.run import RunFolder
-    from gptailor.train.loop import stop_on_interrupt
 
-    with stop_on_interrupt() as stop:
-        folder = run_preferences(options, resume=resume, console=console, stop=stop)
-    show_preferences(console, RunFolder(folder, resume=True).read_json("metrics.json"), folder)
-    if stop.requested:
-        raise typer.Exit(130)
+    _train(run_preferences, options, resume, show_preferences)
 
 
 @train.command("base")
@@ -190,21 +118,10 @@ def train_base(*, config: ConfigFile = None, resume: Resume = False, given: dict
     Example: gptailor train base books.jsonl.xz talk.jsonl@3 --base random:tiny --tokens 20_000_000 --out runs/mine
     """
     options = load_config(BaseConfig, _resumed(config, resume, given), given)
-    from gptailor.tasks.base import run_base
-    from gptailor.train.loop import stop_on_interrupt
-
-    with stop_on_interrupt() as stop:
-        folder = run_base(options, resume=resume, console=console, stop=stop)
-    _tell_base(folder, stopped=stop.requested)
-
-
-def _tell_base(folder: Path, *, stopped: bool) -> None:
     from gptailor.show import show_base
-    from gptailor.tasks.run import RunFolder
+    from gptailor.tasks.base import run_base
 
-    show_base(console, RunFolder(folder, resume=True).read_json("metrics.json"), folder)
-    if stopped:
-        raise typer.Exit(130)
+    _train(run_base, options, resume, show_base)
 
 
 @tokenizer.command("train")
@@ -218,49 +135,6 @@ def train_tokenizer(
     from gptailor.tasks.tokenizer import tokenizer_command
 
     tokenizer_command(files, out, vocab, text, console)
-
-
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="where to compute")]
-Precision = Annotated[
-    str,
-    typer.Option(
-        metavar="fp32|bf16|int8",
-        help="fp32 is exact; bf16 takes half the memory, int8 (CPU only) a quarter, and both less time",
-    ),
-]
-
-
-def with_sampling(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of ``_sampling``; it receives what they make as ``sampling``."""
-    options = _parameters(_sampling)
-
-    def run(**values: Any) -> None:
-        command(sampling=_sampling(**{option.name: values.pop(option.name) for option in options}), **values)
-
-    return _signed(run, [*_parameters(command, without="sampling"), *options], like=command)
-
-
-def _sampling(
-    *,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(help="most tokens to add \\[default: 256 for an assistant, else 60]", min=1)
-    ] = None,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time", min=0)] = 0.8,
-    top_k: Annotated[int | None, typer.Option(help="draw from the likeliest k tokens", min=1)] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="draw from the fewest tokens that reach p", min=0.01, max=1)
-    ] = None,
-    repetition_penalty: Annotated[
-        float, typer.Option(help="above 1, tokens that were there already are less likely", min=0.01)
-    ] = 1.0,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="end before this string; may be given several times", show_default=False)
-    ] = None,
-    seed: Annotated[int, typer.Option(help="seed of the draws", min=0, max=2**32)] = 123,
-) -> Any:
-    from gptailor.model.sampling import Sampling
-
-    return Sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, tuple(stop or ()), seed)
 
 
 @app.command()

@@ -30,7 +30,7 @@ class RunConfig(BaseModel):
 
     layer_words: ClassVar[tuple[str, ...]] = ("all", "lora")
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     base: str = option("random:tiny", "the model to start from: a folder, a name, or random:SIZE", group="Model")
     tokenizer: str | None = option(None, "a folder with a tokenizer, for a random base", group="Model")

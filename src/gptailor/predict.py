@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from threading import RLock
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +19,9 @@ from gptailor.model.head import Classifier
 from gptailor.model.lora import use
 from gptailor.model.precision import check_precision, lower, read_in
 from gptailor.tokenizer import Tokenizer
-from gptailor.weights.adapters import HEAD, fingerprint, read_adapter
-from gptailor.weights.base import base_of
+from gptailor.weights.adapters import HEAD, read_adapter
+from gptailor.weights.base import base_of, identity, trained_on
 from gptailor.weights.folder import ClassifierFolder, ClassifierSettings, load_classifier, load_on
-from gptailor.weights.huggingface import read_json
 
 TOKENS_PER_BATCH = 4096
 TOLERANCE = 1e-4  # largest difference of logits that the order of float32 sums explains
@@ -50,36 +52,38 @@ def load_adapters(folders: Sequence[str | Path], device: str = "auto") -> list[T
         UserError: when a folder holds no adapter, they have different bases, or one changed norms or biases, which
             belong to all.
     """
-    adapters = {str(folder): read_adapter(Path(folder)) for folder in folders}
-    if not adapters:
+    if not folders:
         raise UserError("no folders of adapters were given")
-    first = Path(folders[0])
-    base = base_of(first, adapters[str(first)])
-    decoder = base.load(Tokenizer.load(first))
-    sha256 = fingerprint(decoder)
-    opened = []
-    for number, (place, adapter) in enumerate(adapters.items()):
-        settings = read_json(Path(place) / "config.json").get("gptailor")
-        trained_on = settings.get("base_sha256") if isinstance(settings, dict) else None
-        if trained_on != sha256:
+    adapters = [(Path(folder), read_adapter(Path(folder))) for folder in folders]
+    base = base_of(*adapters[0])
+    decoder = base.load(Tokenizer.load(adapters[0][0]))
+    sha256, lock, opened = identity(base.name, decoder), RLock(), []
+    for number, (place, adapter) in enumerate(adapters):
+        if trained_on(place) != sha256:
             raise UserError(f"{place} is no adapter on {base.name}", expected="adapters on one and the same base")
         if set(adapter.whole) != {HEAD}:
             found = f"{place} trained more than adapters and a class head: {listing(set(adapter.whole) - {HEAD})}"
             raise UserError(found, hint=f"gptailor merge {place} --out FOLDER, and load that alone")
         name = f"adapter_{number}"
-        classifier = load_on(Path(place), decoder, adapter, name)
-        opened.append(TextClassifier(classifier, choose_device(device), adapter=name))
+        shared = SharedBase(name, lock)
+        opened.append(TextClassifier(load_on(place, decoder, adapter, name), choose_device(device), shared))
     return opened
+
+
+class SharedBase(NamedTuple):
+    """A classifier's part in a decoder with others: the name of its adapter, and whose turn it is."""
+
+    adapter: str
+    turn: AbstractContextManager[Any]
 
 
 class TextClassifier:
     """Labels texts. The answer for a text depends on that text alone, not on the others or on padding."""
 
-    def __init__(self, opened: ClassifierFolder, device: torch.device, adapter: str | None = None) -> None:
-        """``adapter``: the name of its own on a decoder that it shares with others."""
+    def __init__(self, opened: ClassifierFolder, device: torch.device, shared: SharedBase | None = None) -> None:
         self.model, self.tokenizer = opened.model.to(device).eval(), opened.tokenizer
         self.settings, self.labels = opened.settings, opened.labels
-        self.device, self.adapter = device, adapter
+        self.device, self.shared = device, shared
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The label of each text."""
@@ -112,8 +116,18 @@ class TextClassifier:
                 f"text number {listing(index + 1 for index in empty)} is empty", expected="texts with words"
             )
         ids = fit(self.tokenizer.encode_many(texts), self.settings, self.tokenizer.end_of_text)
-        use(self.model, self.adapter)
-        return logits_of(self.model, ids, self.tokenizer.end_of_text, self.device, progress)
+        end, shared = self.tokenizer.end_of_text, self.shared
+        if shared is None:
+            return logits_of(self.model, ids, end, self.device, progress)
+
+        def told(done: int) -> None:
+            if progress:
+                progress(done)
+            use(self.model, shared.adapter)  # the one that was told may have asked another classifier
+
+        with shared.turn:
+            use(self.model, shared.adapter)
+            return logits_of(self.model, ids, end, self.device, told)
 
 
 def fit(ids: Sequence[list[int]], settings: ClassifierSettings, pad: int) -> list[list[int]]:

@@ -14,7 +14,7 @@ from gptailor.model.config import SIZES, ModelConfig
 from gptailor.model.decoder import Decoder
 from gptailor.model.freeze import count_parameters, freeze_for_lora
 from gptailor.model.head import Classifier
-from gptailor.model.lora import AdaptedLinear, LoRA, LoraSettings, adapt, adapted, matrices, merge, switched_off, use
+from gptailor.model.lora import AdaptedLinear, LoRA, LoraSettings, adapt, adapted, matrices, merge, use
 
 MakeDecoder = Callable[..., Decoder]
 IDS = torch.randint(0, 300, (3, 20), generator=torch.Generator().manual_seed(1))
@@ -82,8 +82,9 @@ def test_a_fresh_adapter_changes_nothing_and_a_moved_one_does(
     torch.testing.assert_close(logits(decoder), before, atol=2e-5, rtol=0)
     after = logits(moved(decoder))
     assert (after - before).abs().max() > 0.5
-    with switched_off(decoder):
-        assert torch.equal(logits(decoder), before)
+    use(decoder, None)
+    assert torch.equal(logits(decoder), before)
+    use(decoder, "default")
     assert torch.equal(logits(decoder), after)
 
 
@@ -191,9 +192,22 @@ def test_words_that_mean_nothing_are_told_together(make_decoder: MakeDecoder) ->
         freeze_for_lora(make_decoder(), KINDS["plain"], targets=["atention", "mlp"], unfreeze=["head", "norm"])
     told = str(caught.value)
     assert all(part in told for part in ("--targets atention", "--unfreeze head", "--unfreeze norm", "norms, biases"))
+    for targets in ([], ["head"]):  # nothing would be left for an adapter's files
+        with pytest.raises(UserError, match="names no layer to adapt"):
+            freeze_for_lora(Classifier(make_decoder(), 2), KINDS["plain"], targets=targets, unfreeze=[])
     with pytest.raises(UserError, match="has an adapter and is unfrozen"):
         classifier = Classifier(make_decoder(), 2)
         freeze_for_lora(classifier, KINDS["plain"], targets=["head"], unfreeze=["head"])
+
+
+def test_a_classifier_drops_inputs_in_every_layer_while_it_trains(make_decoder: MakeDecoder) -> None:
+    """Also where the last block asks at one position only."""
+    model = Classifier(make_decoder(n_layer=1), 2)
+    freeze_for_lora(model, LoraSettings(rank=4, dropout=0.5), targets=["qkv"], unfreeze=[])
+    moved(model).train()
+    assert not torch.equal(model(IDS, REAL), model(IDS, REAL))
+    model.eval()
+    torch.testing.assert_close(model(IDS, REAL), model.plain(IDS, REAL), atol=2e-5, rtol=1e-5)
 
 
 def test_dropout_only_while_training() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,15 @@ def test_several_adapters_on_one_base(runs: list[Path]) -> None:
         for one, other in zip(together, alone, strict=True):
             np.testing.assert_allclose(one.logits(TEXTS), other.logits(TEXTS), atol=1e-5)
     assert np.abs(together[0].logits(TEXTS) - together[1].logits(TEXTS)).max() > 0.01
+
+
+def test_threads_take_turns(runs: list[Path]) -> None:
+    together = load_adapters([*runs, runs[0]])
+    expected = [one.logits(TEXTS) for one in together]
+    with ThreadPoolExecutor(4) as pool:
+        asked = [number % 3 for number in range(24)]
+        for number, logits in zip(asked, pool.map(lambda n: together[n].logits(TEXTS), asked), strict=True):
+            np.testing.assert_array_equal(logits, expected[number])
 
 
 def test_adapters_that_cannot_share(runs: list[Path], base: Path, moods: Path, tmp_path: Path) -> None:

@@ -13,14 +13,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from gptailor.config import ClassifierConfig
 from gptailor.errors import UserError
 from gptailor.model.decoder import Decoder
 from gptailor.model.freeze import freeze_for_lora
 from gptailor.model.head import Classifier
 from gptailor.model.lora import LoraSettings, adapted
+from gptailor.tasks.tuning import freeze_as
 from gptailor.tokenizer import Tokenizer
 from gptailor.weights.adapters import adapter_of, attach, fingerprint, read_adapter
-from gptailor.weights.base import open_base
+from gptailor.weights.base import identity, open_base
 from gptailor.weights.folder import (
     AdapterBase,
     ClassifierFolder,
@@ -169,6 +171,14 @@ def test_ours_opens_what_peft_wrote(
     assert_same(lm_logits(ours), theirs(IDS).logits.detach())
 
 
+def test_nothing_is_trained_on_a_head_that_cannot_be_merged(base: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    decoder, on = adapted_model(base, KINDS["plain"], ["attention", "head"], [])
+    save_language_model(tmp_path, decoder, tokenizer, task="base", dtype=torch.float32, adapter_on=on)
+    config = ClassifierConfig(data="d.csv", base=str(tmp_path), layers="lora")
+    with pytest.raises(UserError, match="its output head has an adapter"):
+        freeze_as(config, open_base(str(tmp_path)).load(tokenizer))
+
+
 def test_three_adapters_of_one_matrix_come_back_as_three(base: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
     decoder, on = adapted_model(base, KINDS["stabilised"], ["qkv"], [])
     save_language_model(tmp_path, decoder, tokenizer, task="base", dtype=torch.float32, adapter_on=on)
@@ -227,6 +237,8 @@ def test_damaged_adapters_are_told(base: Path, tokenizer: Tokenizer, tmp_path: P
     assert "'IA3'" in told(peft_type="IA3")
     assert "lora_bias" in told(lora_bias=True)
     assert "alpha_pattern is 1" in told(alpha_pattern=1)
+    assert "'pissa'" in told(init_lora_weights="pissa")
+    assert "expressions are not read" in told(alpha_pattern={"h.[01]": 4})
     assert "rank 'two'" in told(rank_pattern={}, r="two")
     assert "a of blocks.1.attention.qkv is (5, 32)" in told({key: torch.zeros(5, 32)})
     assert "no place for: base_model.model.transformer.h.0.attn.other.weight" in told(
@@ -243,6 +255,25 @@ def test_the_fingerprint_is_of_the_weights_and_not_of_their_layout(make_decoder:
     with torch.no_grad():
         decoder.norm.bias[3] += 1e-6
     assert fingerprint(decoder) != fingerprint(make_decoder())
+
+
+def test_an_adapter_on_an_adapter_is_known_by_its_files(base: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """And not by merged weights, which another processor rounds otherwise."""
+    decoder, on = adapted_model(base, KINDS["plain"], ["attention"], [])
+    below, above = tmp_path / "below", tmp_path / "above"
+    save_language_model(below, decoder, tokenizer, task="base", dtype=torch.float32, adapter_on=on)
+    second, _ = adapted_model(below, KINDS["plain"], ["mlp"], [])
+    merged = open_base(str(below)).load(tokenizer)
+    known = AdapterBase(str(below), identity(str(below), merged))
+    save_language_model(above, second, tokenizer, task="base", dtype=torch.float32, adapter_on=known)
+    with torch.no_grad():
+        merged.norm.weight.add_(1e-6)
+    assert identity(str(below), merged) == known.sha256
+    assert_same(lm_logits(open_base(str(above)).load(tokenizer)), lm_logits(second))
+    config = json.loads((below / "adapter_config.json").read_text())
+    (below / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 4.0}))
+    with pytest.raises(UserError, match="trained on other weights"):
+        open_base(str(above)).load(tokenizer)
 
 
 def test_attaching_switches_to_the_adapter(base: Path, tokenizer: Tokenizer) -> None:

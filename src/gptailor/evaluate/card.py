@@ -10,6 +10,7 @@ import yaml
 
 from gptailor.evaluate.format import environment
 from gptailor.evaluate.report_assistant import verdict
+from gptailor.evaluate.report_base import sources
 from gptailor.evaluate.report_classifier import page_parts
 from gptailor.evaluate.run import Run, read_run
 
@@ -39,7 +40,7 @@ def write_classifier_card(folder: Path) -> Path:
 def write_base_card(folder: Path) -> Path:
     """Writes ``README.md`` into the folder of a base model, and returns its path."""
     run = read_run(folder)
-    return _write(run, "base", curve=_curve(run.history))
+    return _write(run, "base", curve=_curve(run.history), sources=sources(run))
 
 
 def write_assistant_card(folder: Path) -> Path:

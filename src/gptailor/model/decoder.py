@@ -39,10 +39,7 @@ class Attention(nn.Module):
         if at is None:
             q, k, v = self.qkv(x).chunk(3, dim=-1)  # (B, T, C) each
         else:
-            width = x.size(-1)
-            weight, bias = self.qkv.weight, self.qkv.bias
-            q = F.linear(pick(x, at), weight[:width], bias[:width])  # (B, 1, C)
-            k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+            q, k, v = self.query_at(x, at)
             mask = seen_from(at, x.size(1)) if mask is None else pick(mask, at)  # (B, 1, T)
         if past is not None:
             k, v = past(k, v)  # (B, S, C)
@@ -50,6 +47,15 @@ class Attention(nn.Module):
         mask = None if mask is None else mask.unsqueeze(1)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, C)
+
+    def query_at(self, x: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The query at one position (B, 1, C), key and value at all (B, T, C)."""
+        if not isinstance(self.qkv, nn.Linear):  # a wrapped layer has more to do than a product with one matrix
+            q, k, v = self.qkv(x).chunk(3, dim=-1)
+            return pick(q, at), k, v
+        width, weight, bias = x.size(-1), self.qkv.weight, self.qkv.bias
+        k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+        return F.linear(pick(x, at), weight[:width], bias[:width]), k, v
 
     def split_heads(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, H, T, D)."""

@@ -67,8 +67,13 @@ def freeze_for_lora(
         for target in targets
         if not found[target]
     ]
+    if not any(set(names) - {"head"} for names in found.values()):
+        wanted = "at least one layer below the class head" if isinstance(model, Classifier) else "at least one layer"
+        problems.append(
+            UserError("--targets names no layer to adapt", expected=wanted, hint="--layers head trains a head alone")
+        )
     possible = UNFROZEN if isinstance(model, Classifier) else UNFROZEN[1:]
-    expected = f"some of {', '.join(possible)}, or none"
+    expected = f"some of {', '.join(possible)}, or none alone"
     problems += [UserError(f"--unfreeze {word}", expected=expected) for word in unfreeze if word not in possible]
     if "head" in targets and "head" in unfreeze:
         problems.append(UserError("the head has an adapter and is unfrozen", expected="one of the two"))

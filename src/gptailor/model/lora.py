@@ -7,8 +7,6 @@ model begins as its base. A decoder does not know of it: what asks a wrapped mat
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -160,7 +158,11 @@ def matrices(model: nn.Module, kind: str) -> dict[str, int]:
     for name, module in model.named_modules():
         _, _, inside = name.partition("blocks.")
         inside = inside.partition(".")[2]  # behind the number of the block
-        if isinstance(module, nn.Linear) and (inside.startswith(f"{kind}.") or f".{inside}".endswith(f".{kind}")):
+        if (
+            isinstance(module, nn.Linear | AdaptedLinear)
+            and not name.endswith(".frozen")
+            and (inside.startswith(f"{kind}.") or f".{inside}".endswith(f".{kind}"))
+        ):
             found[name] = 3 if inside == "attention.qkv" else 1
     return found
 
@@ -194,20 +196,10 @@ def adapted(model: nn.Module) -> dict[str, Adapted]:
 
 def use(model: nn.Module, adapter: str | None) -> None:
     """Switches to an adapter by its name, or to the base alone."""
-    for layer in adapted(model).values():
+    layers = adapted(model).values()
+    assert adapter is None or any(adapter in layer.adapters for layer in layers), f"no adapter is called {adapter}"
+    for layer in layers:
         layer.active = adapter
-
-
-@contextmanager
-def switched_off(model: nn.Module) -> Generator[None]:
-    """The base alone, for as long as the block runs."""
-    before = {name: layer.active for name, layer in adapted(model).items()}
-    use(model, None)
-    try:
-        yield
-    finally:
-        for name, layer in adapted(model).items():
-            layer.active = before[name]
 
 
 @torch.no_grad()

@@ -17,28 +17,24 @@ from gptailor.data.inputs import read_parts
 from gptailor.data.instruction import Record, arrange, collect
 from gptailor.data.packing import collate_records, pack
 from gptailor.data.receipt import InstructionReceipt
-from gptailor.data.templates import TEMPLATE_FILE, Template, open_template
+from gptailor.data.templates import Template, open_template
 from gptailor.errors import UserError
 from gptailor.evaluate.answers import reference_differences, reference_metrics, reference_scores
 from gptailor.evaluate.card import write_assistant_card
-from gptailor.evaluate.report import write_report
 from gptailor.model.decoder import Decoder, document_mask
-from gptailor.model.device import choose_device
-from gptailor.model.freeze import count_parameters
 from gptailor.model.generate import generate_batch
-from gptailor.model.precision import compute_in, in_bf16
-from gptailor.show import show_instructions, show_plan, visible
+from gptailor.model.precision import compute_in
+from gptailor.show import show_instructions, visible
 from gptailor.tasks.answers import answer
 from gptailor.tasks.fit import fit
-from gptailor.tasks.run import RunFolder
-from gptailor.tasks.tuning import adapter_base, freeze_as
+from gptailor.tasks.run import RunFolder, run_here
+from gptailor.tasks.tailored import begin
 from gptailor.tokenizer import Tokenizer
 from gptailor.train.log import check_board
-from gptailor.train.loop import StopRequest, stop_on_interrupt
+from gptailor.train.loop import StopRequest
 from gptailor.train.losses import Loss, next_token_loss
 from gptailor.train.state import Progress
 from gptailor.weights.base import Base, open_base
-from gptailor.weights.folder import save_language_model
 
 EVALUATIONS = 4  # in an epoch, when --evaluate-every is left open
 SHOWN_TOKENS = 60  # of the answer that is shown at each evaluation
@@ -140,11 +136,7 @@ def train_assistant(data: str | Path, *, resume: bool = False, quiet: bool = Fal
         UserError: for anything in data or options that cannot work; nothing is written then.
     """
     config = load_config(AssistantConfig, None, {"data": str(data), **options})
-    with stop_on_interrupt() as stop:
-        folder = run_assistant(config, resume=resume, console=Console(stderr=True, quiet=quiet), stop=stop)
-    if stop.requested:
-        raise KeyboardInterrupt(f"stopped; resume=True continues the run in {folder}")
-    return folder
+    return run_here(run_assistant, config, resume=resume, quiet=quiet)
 
 
 def run_assistant(config: AssistantConfig, *, resume: bool, console: Console, stop: StopRequest) -> Path:
@@ -167,20 +159,14 @@ def _run(config: AssistantConfig, run: RunFolder, console: Console, stop: StopRe
     with run.timed("data"), console.status("reading the data"):
         prepared = prepare(config)
     config, receipt = prepared.config, prepared.receipt.to_dict()
-    torch.manual_seed(config.seed)
-    decoder = prepared.base.load(prepared.tokenizer)
-    adapter_on = adapter_base(config, decoder)
-    freeze_as(config, decoder)
+    tailored = begin(config, prepared.base, prepared.tokenizer, prepared.template)
     run.claim(config, receipt)
     if run.finished:
         console.print("this run is finished already: nothing to resume")
         return
     show_instructions(console, receipt)
-    device = choose_device(config.device)
-    parameters = count_parameters(decoder)
-    bf16 = in_bf16(config.precision, device)
-    show_plan(console, config, parameters, str(device), layers=str(config.layers), bf16=bf16)
-    lesson = Lesson(prepared, decoder.to(device), device)
+    tailored.show(console)
+    lesson = Lesson(prepared, tailored.decoder, tailored.device)
     with run.timed("base answers"):
         before = _judged(lesson, run.checkpoints / "base.jsonl", console, "the base answers the test records")
     progress, kept = _fit(lesson, run, console, stop)
@@ -193,22 +179,7 @@ def _run(config: AssistantConfig, run: RunFolder, console: Console, stop: StopRe
         difference = reference_differences(references, after.answers, before.answers)
         metrics |= {"test": after.figures, "base": before.figures, "difference": difference}
         run.write_json("responses.json", _side_by_side(prepared, before.answers, after.answers))
-    save_language_model(
-        run.path,
-        decoder,
-        prepared.tokenizer,
-        task="assistant",
-        dtype=torch.float32,
-        texts={TEMPLATE_FILE: prepared.template.source},
-        adapter_on=adapter_on,
-    )
-    run.write_metrics(metrics)
-    described = dict(zip(("base", "parameters", "trainable"), (config.base, *parameters), strict=True))
-    run.write_manifest(config, str(device), receipt["files"], described)
-    write_report(run.path)
-    write_assistant_card(run.path)
-    if metrics["finished"] and not config.keep_checkpoints:
-        run.remove_checkpoints()
+    tailored.save(run, metrics, receipt["files"], write_assistant_card)
 
 
 @dataclass

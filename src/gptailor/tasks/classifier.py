@@ -21,9 +21,9 @@ from gptailor.show import show_plan, show_receipt, show_trunk
 from gptailor.tasks.feed import Feed, build
 from gptailor.tasks.fit import fit
 from gptailor.tasks.prepare import prepare
-from gptailor.tasks.run import RunFolder
+from gptailor.tasks.run import RunFolder, run_here
 from gptailor.train.log import check_board
-from gptailor.train.loop import StopRequest, stop_on_interrupt
+from gptailor.train.loop import StopRequest
 from gptailor.train.losses import class_loss
 from gptailor.train.state import Progress
 from gptailor.weights.folder import ClassifierFolder, save_classifier
@@ -44,11 +44,7 @@ def train_classifier(data: str | Path, *, resume: bool = False, quiet: bool = Fa
         UserError: for anything in data or options that cannot work; nothing is written then.
     """
     config = load_config(ClassifierConfig, None, {"data": str(data), **options})
-    with stop_on_interrupt() as stop:
-        folder = run_classifier(config, resume=resume, console=Console(stderr=True, quiet=quiet), stop=stop)
-    if stop.requested:
-        raise KeyboardInterrupt(f"stopped; resume=True continues the run in {folder}")
-    return load(folder, config.device)
+    return load(run_here(run_classifier, config, resume=resume, quiet=quiet), config.device)
 
 
 def run_classifier(config: ClassifierConfig, *, resume: bool, console: Console, stop: StopRequest) -> Path:

@@ -43,8 +43,12 @@ def merge_command(folder: Path, out: Path, base: str | None, save_in: str, conso
         UserError: when there is nothing to merge, the base is another one, or the merged model says something else; the
             last leaves nothing behind.
     """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}", expected="the folder of an adapter")
     if not is_adapter(folder):
-        raise UserError(f"{folder} holds no adapter", expected="a folder of a run with --layers lora, or one of PEFT")
+        raise UserError(
+            f"{folder} holds no adapter", expected="a folder of a finished run with --layers lora, or one of PEFT"
+        )
     if save_in not in DTYPES:
         raise UserError(f"--save-in {save_in}", expected=" or ".join(DTYPES))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

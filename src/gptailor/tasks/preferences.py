@@ -22,19 +22,16 @@ from gptailor.data.templates import TEMPLATE_FILE, Template, open_template
 from gptailor.errors import UserError
 from gptailor.evaluate.card import write_preferences_card
 from gptailor.evaluate.metrics import accuracy_with_interval
-from gptailor.evaluate.report import write_report
 from gptailor.model.decoder import Decoder
-from gptailor.model.device import choose_device
-from gptailor.model.freeze import count_parameters
 from gptailor.model.precision import compute_in, in_bf16
-from gptailor.show import show_pairs, show_plan
+from gptailor.show import show_pairs
 from gptailor.tasks.answers import answer
 from gptailor.tasks.fit import fit
-from gptailor.tasks.run import RunFolder
-from gptailor.tasks.tuning import adapter_base, freeze_as
+from gptailor.tasks.run import RunFolder, run_here
+from gptailor.tasks.tailored import begin
 from gptailor.tokenizer import Tokenizer
 from gptailor.train.log import check_board
-from gptailor.train.loop import StopRequest, stop_on_interrupt
+from gptailor.train.loop import StopRequest
 from gptailor.train.losses import Loss
 from gptailor.train.preference import (
     START,
@@ -51,7 +48,6 @@ from gptailor.train.preference import (
 )
 from gptailor.train.state import Progress
 from gptailor.weights.base import Base, open_base
-from gptailor.weights.folder import save_language_model
 
 EVALUATIONS = 4  # in an epoch, when --evaluate-every is left open
 AT_ONCE = 8192  # tokens, with their padding, that are measured at once
@@ -218,11 +214,7 @@ def train_preferences(data: str | Path, *, resume: bool = False, quiet: bool = F
         UserError: for anything in data or options that cannot work; nothing is written then.
     """
     config = load_config(PreferencesConfig, None, {"data": str(data), **options})
-    with stop_on_interrupt() as stop:
-        folder = run_preferences(config, resume=resume, console=Console(stderr=True, quiet=quiet), stop=stop)
-    if stop.requested:
-        raise KeyboardInterrupt(f"stopped; resume=True continues the run in {folder}")
-    return folder
+    return run_here(run_preferences, config, resume=resume, quiet=quiet)
 
 
 def run_preferences(config: PreferencesConfig, *, resume: bool, console: Console, stop: StopRequest) -> Path:
@@ -244,20 +236,14 @@ def _run(config: PreferencesConfig, run: RunFolder, console: Console, stop: Stop
     with run.timed("data"), console.status("reading the data"):
         prepared = prepare(config)
     config, receipt = prepared.config, prepared.receipt.to_dict()
-    torch.manual_seed(config.seed)
-    decoder = prepared.base.load(prepared.tokenizer)
-    adapter_on = adapter_base(config, decoder)
-    freeze_as(config, decoder)
+    tailored = begin(config, prepared.base, prepared.tokenizer, prepared.template)
     run.claim(config, receipt)
     if run.finished:
         console.print("this run is finished already: nothing to resume")
         return
     show_pairs(console, receipt)
-    device = choose_device(config.device)
-    parameters = count_parameters(decoder)
-    bf16 = in_bf16(config.precision, device)
-    show_plan(console, config, parameters, str(device), layers=str(config.layers), bf16=bf16)
-    lesson = PairLesson(prepared, decoder.to(device), device)
+    tailored.show(console)
+    lesson = PairLesson(prepared, tailored.decoder, tailored.device)
     with run.timed("reference"), console.status("the base reads the answers"):
         lesson.keep_reference(run.checkpoints / REFERENCE)
     with run.timed("base answers"):
@@ -272,22 +258,7 @@ def _run(config: PreferencesConfig, run: RunFolder, console: Console, stop: Stop
         changed = sum(tuned != base for tuned, base in zip(after, before, strict=True))
         metrics |= {"length": by_length_alone(prepared), "answers": {"n": len(after), "changed": changed}}
         run.write_json("responses.json", _side_by_side(prepared, before, after))
-    save_language_model(
-        run.path,
-        decoder,
-        prepared.tokenizer,
-        task="assistant",
-        dtype=torch.float32,
-        texts={TEMPLATE_FILE: prepared.template.source},
-        adapter_on=adapter_on,
-    )
-    run.write_metrics(metrics)
-    described = dict(zip(("base", "parameters", "trainable"), (config.base, *parameters), strict=True))
-    run.write_manifest(config, str(device), receipt["files"], described)
-    write_report(run.path)
-    write_preferences_card(run.path)
-    if metrics["finished"] and not config.keep_checkpoints:
-        run.remove_checkpoints()
+    tailored.save(run, metrics, receipt["files"], write_preferences_card)
 
 
 def _answers(lesson: PairLesson, file: Path, console: Console, told: str) -> list[str]:

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,12 +22,14 @@ from typing import Any
 
 import torch
 import yaml
+from rich.console import Console
 
 from gptailor import __version__
 from gptailor.config import RunConfig, dump_config, read_yaml
 from gptailor.errors import UserError, listing
 from gptailor.tasks.lock import LOCK, FolderLock
 from gptailor.train.durable import put_in_place, sync
+from gptailor.train.loop import stop_on_interrupt
 
 SHOWN_ONLY = ("tensorboard", "keep_checkpoints", "device")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # errors of a disk, whatever file they name
@@ -236,6 +238,22 @@ def _named_files(config: RunConfig) -> list[dict[str, str]]:
     files = [[place] if place.is_file() else [file for kind in model for file in place.glob(kind)] for place in places]
     kept = sorted({file for found in files for file in found if file.name not in RECORDS})
     return [{"path": str(file), "sha256": digest(file)} for file in kept]
+
+
+def run_here(run: Callable[..., Path], config: RunConfig, *, resume: bool, quiet: bool) -> Path:
+    """Runs a task for a Python program and returns its folder.
+
+    Args:
+        run: such as ``run_classifier``.
+
+    Raises:
+        KeyboardInterrupt: the run was asked to stop, has saved and can be resumed.
+    """
+    with stop_on_interrupt() as stop:
+        folder = run(config, resume=resume, console=Console(stderr=True, quiet=quiet), stop=stop)
+    if stop.requested:
+        raise KeyboardInterrupt(f"stopped; resume=True continues the run in {folder}")
+    return folder
 
 
 def _check_place(path: Path) -> None:

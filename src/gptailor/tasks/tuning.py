@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 
 from gptailor.config import RunConfig
+from gptailor.errors import UserError
 from gptailor.model.decoder import Decoder
 from gptailor.model.freeze import freeze, freeze_for_lora
 from gptailor.model.head import Classifier
-from gptailor.model.lora import LoraSettings
-from gptailor.weights.adapters import fingerprint
+from gptailor.model.lora import LoraSettings, adapted
+from gptailor.weights.base import identity
 from gptailor.weights.folder import AdapterBase
 
 
@@ -20,15 +21,18 @@ def lora_settings(config: RunConfig) -> LoraSettings:
 
 def adapter_base(config: RunConfig, decoder: Decoder) -> AdapterBase | None:
     """What the run's adapter will be on, where it trains one: to be asked before the adapter is put on it."""
-    return AdapterBase(config.base, fingerprint(decoder)) if config.layers == "lora" else None
+    return AdapterBase(config.base, identity(config.base, decoder)) if config.layers == "lora" else None
 
 
 def freeze_as(config: RunConfig, model: Decoder | Classifier) -> int:
     """Freezes what is not trained and returns how many of the first blocks never change, so that they can be kept.
 
     Raises:
-        UserError: for layers that the model does not have.
+        UserError: for layers that the model does not have, and for a base whose output head has an adapter.
     """
+    if adapted(model):
+        found = f"--base {config.base}: its output head has an adapter, which cannot be merged into GPT-2's layout"
+        raise UserError(found, hint="train on the base below it, or on an adapter without --targets head")
     if config.layers != "lora":
         return freeze(model, config.layers or "all")
     targets, unfreeze = words(config.targets), words(config.unfreeze)

@@ -60,6 +60,7 @@ def next_token_loss(hidden: Tensor, head: Tensor, labels: Tensor, *, chunk: int 
     """
     learned = labels != IGNORED
     states, targets = as_in_products(hidden[learned]), labels[learned]
+    head = head if torch.is_grad_enabled() else head.detach()  # the function below is not told
     total, correct = _ChunkedCrossEntropy.apply(states, head, targets, chunk)
     count = len(targets)
     return Loss(total, total.new_tensor(float(count)), correct, count)

@@ -185,10 +185,11 @@ class _ChunkedLogProbabilities(torch.autograd.Function):
         return torch.cat(found)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         """Of log p[target], the gradient by the logits is 1 at the target minus p everywhere."""
         states, head, targets, sums = ctx.saved_tensors
-        weight, d_states, d_head = head.to(states.dtype), torch.empty_like(states), torch.zeros_like(head)
+        weight, d_states = head.to(states.dtype), torch.empty_like(states)
+        d_head = torch.zeros_like(head) if ctx.needs_input_grad[1] else None
         for begin in range(0, len(states), ctx.chunk):
             at = slice(begin, begin + ctx.chunk)
             scale = gradients[0][at, None].float()
@@ -196,5 +197,6 @@ class _ChunkedLogProbabilities(torch.autograd.Function):
             d_logits = logits.sub_(sums[at, None]).exp_().mul_(-scale)
             d_logits = d_logits.scatter_add_(1, targets[at, None], scale).to(states.dtype)
             d_states[at] = d_logits @ weight
-            d_head += (d_logits.T @ states[at]).to(head.dtype)
+            if d_head is not None:
+                d_head += (d_logits.T @ states[at]).to(head.dtype)
         return d_states, d_head, None, None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 HEAD = "head.weight"  # the class head, in ``Adapter.whole``
 QKV = 3  # parts of a fused query, key and value
+UNCHANGED = (None, True, False, "gaussian", "orthogonal", "eva")  # ways to begin that leave the base as it is
 UNKNOWN = ("lora_bias", "layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora", "target_parameters")
 
 
@@ -164,6 +166,11 @@ def read_adapter(folder: Path) -> Adapter:
         for key in UNKNOWN
         if config.get(key)
     ]
+    begun = config.get("init_lora_weights", True)
+    if begun not in UNCHANGED:  # PiSSA and its like take something out of the base first
+        problems.append(
+            UserError(f"{folder / CONFIG}: init_lora_weights is {begun!r:.60}", expected="an untouched base")
+        )
     if config.get("peft_type") != "LORA":
         problems.append(UserError(f"{folder / CONFIG}: peft_type is {config.get('peft_type')!r:.60}", expected="LORA"))
     try:
@@ -212,6 +219,10 @@ def _settings(config: Mapping[str, Any], ours_of: Mapping[str, str], name: str, 
         patterns = config.get(pattern) or {}
         if not isinstance(patterns, dict):
             raise UserError(f"{folder / CONFIG}: {pattern} is {patterns!r:.40}", expected="an object, or nothing")
+        strange = [end for end in patterns if not re.fullmatch(r"[\w.]+", end)]
+        if strange:
+            found = f"{folder / CONFIG}: {pattern} names {listing(strange)}"
+            raise UserError(found, expected="ends of names such as attn.c_attn; expressions are not read")
         special = next((v for end, v in patterns.items() if f".{theirs}".endswith(f".{end}")), None)
         return special if special is not None else config.get(key, default)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from gptailor.model.decoder import Decoder
 from gptailor.model.lora import merge
 from gptailor.tokenizer import Tokenizer
 from gptailor.weights import openai
-from gptailor.weights.adapters import Adapter, attach, fingerprint, is_adapter, read_adapter
+from gptailor.weights.adapters import CONFIG, WEIGHTS, Adapter, attach, fingerprint, is_adapter, read_adapter
 from gptailor.weights.huggingface import WeightFiles, assemble, check_tokenizer, load_decoder, read_config, read_json
 
 HUB_NAMES = {
@@ -25,6 +26,7 @@ HUB_NAMES = {
     "gpt2-xl": "openai-community/gpt2-xl",
 }
 THIMBLE = Path(__file__).parents[1] / "assets" / "thimble"  # comes with GPTailor
+ADAPTER_FILES = (CONFIG, WEIGHTS)
 HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "vocab.json", "merges.txt"]
 
 
@@ -138,14 +140,33 @@ def load_adapted(folder: Path, adapter: Adapter, base: Base, tokenizer: Tokenize
     return decoder.requires_grad_(True)
 
 
-def check_base(folder: Path, decoder: Decoder, name: str) -> None:
-    """Raises ``UserError`` when the adapter in ``folder`` was trained on other weights; PEFT's do not say on which."""
+def identity(name: str, decoder: Decoder) -> str:
+    """What a base is known by: the fingerprint of its weights.
+
+    Merged weights are rounded otherwise on another processor: an adapter is known by its files and its own base.
+    """
+    folder = user_path(name)
+    if not (name and folder.is_dir() and is_adapter(folder)):
+        return fingerprint(decoder)
+    digest = hashlib.sha256(str(trained_on(folder)).encode())
+    for file in ADAPTER_FILES:
+        digest.update((folder / file).read_bytes())
+    return digest.hexdigest()
+
+
+def trained_on(folder: Path) -> str | None:
+    """The ``identity`` of the base that an adapter was trained on; PEFT's do not say."""
     settings = read_json(folder / "config.json").get("gptailor") if (folder / "config.json").is_file() else None
-    trained_on = settings.get("base_sha256") if isinstance(settings, dict) else None
-    if trained_on is not None and trained_on != fingerprint(decoder):
+    return settings.get("base_sha256") if isinstance(settings, dict) else None
+
+
+def check_base(folder: Path, decoder: Decoder, name: str) -> None:
+    """Raises ``UserError`` when the adapter in ``folder`` says that it was trained on other weights."""
+    expected = trained_on(folder)
+    if expected is not None and expected != identity(name, decoder):
         raise UserError(
             f"the adapter in {folder} was trained on other weights than those of {name}",
-            expected=f"the base with the sha256 {trained_on} of all its weights",
+            expected=f"the base that its adapter_config.json names, with the sha256 {expected}",
         )
 
 
