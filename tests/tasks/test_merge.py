@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,11 +15,12 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from gptailor.errors import UserError
+from gptailor.model.decoder import Decoder
 from gptailor.predict import load, load_adapters
 from gptailor.tasks.merge import merge_command
 from gptailor.tokenizer import Tokenizer
 from gptailor.weights.folder import save_language_model
-from tests.tiny import run
+from tests.tiny import StopAfter, run
 
 TEXTS = ["the soup was lovely and warm and kind", "the train was rude and loud and grim"]
 QUIET = Console(quiet=True)
@@ -106,14 +109,24 @@ def test_adapters_that_cannot_share(runs: list[Path], base: Path, moods: Path, t
 
 
 def test_an_adapter_run_resumes_where_it_was(base: Path, moods: Path, tmp_path: Path) -> None:
-    from tests.tiny import StopAfter
-
     how = {"base": str(base), "vocab": 1024, "layers": "lora", "rank": 2, "epochs": 2, "dropout": 0.2}
     whole = run(moods, tmp_path / "whole", **how)
     stopped = run(moods, tmp_path / "stopped", stop=StopAfter(5), **how)
     run(moods, stopped, resume=True, **how)
     one, other = (load_file(folder / "adapter_model.safetensors") for folder in (whole, stopped))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_does_not_go_on_over_another_base(
+    base: Path, moods: Path, tmp_path: Path, make_decoder: Callable[..., Decoder]
+) -> None:
+    own = shutil.copytree(base, tmp_path / "base")
+    how = {"base": str(own), "vocab": 1024, "layers": "lora", "rank": 2, "epochs": 2}
+    stopped = run(moods, tmp_path / "run", stop=StopAfter(5), **how)
+    other = make_decoder(seed=8, context_length=48)
+    save_language_model(own, other, Tokenizer.load(base), task="base", dtype=torch.float32)
+    with pytest.raises(UserError, match=r"begins from has changed: .*model\.safetensors"):
+        run(moods, stopped, resume=True, **how)
 
 
 def test_lora_options_alone_are_a_mistake(moods: Path, tmp_path: Path) -> None:

@@ -30,10 +30,13 @@ from gptailor.errors import UserError, listing
 from gptailor.tasks.lock import LOCK, FolderLock
 from gptailor.train.durable import put_in_place, sync
 from gptailor.train.loop import stop_on_interrupt
+from gptailor.weights.adapters import CONFIG
+from gptailor.weights.huggingface import read_json
 
 SHOWN_ONLY = ("tensorboard", "keep_checkpoints", "device")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # errors of a disk, whatever file they name
 REMOVED = ".removed"
+NAMED = "begins.json"  # among the checkpoints: the files of base, tokenizer and template
 LEFT = (REMOVED, ".saving-*")  # folders that a kill may leave behind
 RECORDS = ("metrics.json", "manifest.json", "receipt.json", "responses.json", "samples.json")  # of a run, no model
 PACKAGES = ("torch", "numpy", "tokenizers", "safetensors", "scikit-learn")
@@ -143,6 +146,7 @@ class RunFolder:
             shutil.rmtree(left, ignore_errors=True)
         if not self.finished:
             self.checkpoints.mkdir(exist_ok=True)
+            self._compare_named(_named_files(config))
 
     def compare(self, config: RunConfig) -> None:
         """Raises ``UserError`` when the run that is resumed had other options; how it is shown may change."""
@@ -158,6 +162,21 @@ class RunFolder:
         changed = [file["path"] for file in receipt["files"] if before.get(file["path"]) != file["sha256"]]
         if changed:
             found = f"the data of the run in {self.path} has changed: {listing(changed)}"
+            raise UserError(found, expected="the same files", hint="begin a new run with another --out")
+
+    def _compare_named(self, files: list[dict[str, str]]) -> None:
+        """Base, tokenizer and template: the state holds only what is trained, and would go on over another base."""
+        kept = self.checkpoints / NAMED
+        if not kept.exists():
+            unfinished = kept.with_suffix(".unfinished")
+            unfinished.write_text(json.dumps(files, indent=2), encoding="utf-8")
+            put_in_place(unfinished, kept)
+            return
+        before = {file["path"]: file["sha256"] for file in json.loads(kept.read_text(encoding="utf-8"))}
+        now = {file["path"]: file["sha256"] for file in files}
+        changed = [path for path in {**before, **now} if before.get(path) != now.get(path)]
+        if changed:
+            found = f"what the run in {self.path} begins from has changed: {listing(changed)}"
             raise UserError(found, expected="the same files", hint="begin a new run with another --out")
 
     @contextmanager
@@ -234,6 +253,10 @@ def _named_files(config: RunConfig) -> list[dict[str, str]]:
     """The files of base, tokenizer and template, as far as they lie in folders of the user."""
     values = [getattr(config, name, None) for name in ("base", "tokenizer", "template")]
     places = [Path(value) for value in values if value and Path(value).is_absolute()]  # as a run resolves them
+    for place in places:  # and the bases of adapters below them, as they are found
+        below = read_json(place / CONFIG).get("base_model_name_or_path") if (place / CONFIG).is_file() else None
+        if isinstance(below, str) and Path(below).is_absolute() and Path(below) not in places:
+            places.append(Path(below))
     model = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.bpe", "*.data-*", "*.index")
     files = [[place] if place.is_file() else [file for kind in model for file in place.glob(kind)] for place in places]
     kept = sorted({file for found in files for file in found if file.name not in RECORDS})
