@@ -27,7 +27,7 @@ MAY_USE: dict[str, set[str]] = {
     "data": GROUND | {"tokenizer"},
     "weights": GROUND | {"tokenizer", "model"},
     # 3
-    "train": {"errors"},  # knows torch and the callables that it is given
+    "train": {"errors", "model.linear"},  # knows torch and the callables that it is given
     "evaluate": GROUND | {"model", "data"},
     "predict": GROUND | {"tokenizer", "model", "data", "weights", "evaluate.metrics"},
     "show": GROUND,

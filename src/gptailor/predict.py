@@ -41,7 +41,7 @@ def load(folder: str | Path, device: str = "auto", precision: str = "fp32") -> T
     where = choose_device(device)
     check_precision(precision, where)
     opened = load_classifier(Path(folder), read_in(precision))
-    lower(opened.model, precision)
+    lower(opened.model.to(where), precision)
     return TextClassifier(opened, where)
 
 

@@ -53,8 +53,8 @@ def test_what_is_in_slots_that_a_row_has_not_reached_is_not_read(decoder: Decode
         cache = cache_for(decoder, 2, 20)
         cache.read(decoder, texts)
         for store in (cache.keys, cache.values):
-            store[:, 0, 3:] = junk
-            store[:, 1, 12:] = junk
+            store[:, 0, :, 3:] = junk
+            store[:, 1, :, 12:] = junk
         hidden.append(cache.read(decoder, [[5], [6]]))
     assert torch.equal(*hidden)
 

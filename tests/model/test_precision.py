@@ -12,6 +12,7 @@ from gptailor.errors import UserError
 from gptailor.model.decoder import Decoder
 from gptailor.model.generate import generate, generate_batch
 from gptailor.model.head import Classifier
+from gptailor.model.linear import PackedLinear
 from gptailor.model.lora import LoraSettings, adapt
 from gptailor.model.precision import HalfHead, LowerEmbedding, check_precision, in_bf16, lower, read_in
 from gptailor.model.quantize import Int8Linear
@@ -115,11 +116,15 @@ def test_an_adapted_output_head_stays_apart_from_the_embedding(make_decoder: Cal
         assert (logits(decoder) - before).abs().mean() <= NEAR[precision] * before.std()
 
 
-def test_bf16_keeps_one_copy_in_half_the_memory(make_decoder: Callable[..., Decoder]) -> None:
+def test_bf16_takes_half_the_memory_and_the_head_twice(make_decoder: Callable[..., Decoder]) -> None:
     decoder = make_decoder().to(read_in("bf16"))
     lower(decoder, "bf16")
     sizes = {tensor.data_ptr(): tensor.nbytes for tensor in decoder.parameters()}
-    assert sum(sizes.values()) == 2 * sum(p.numel() for p in make_decoder().parameters())
+    packed = [module for module in decoder.modules() if isinstance(module, PackedLinear)]
+    sizes_packed = [2 * one.packed.numel() + (0 if one.bias is None else one.bias.nbytes) for one in packed]
+    head = decoder.token_embedding.weight.nbytes if packed else 0  # its rows are also looked up
+    whole = 2 * sum(p.numel() for p in make_decoder().parameters())
+    assert sum(sizes.values()) + sum(sizes_packed) == whole + head
 
 
 # --- choosing ---------------------------------------------------------------------------------------------------------

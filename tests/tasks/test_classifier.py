@@ -88,7 +88,7 @@ def test_the_saved_configuration_repeats_the_run(trained: Path, tmp_path: Path) 
 def test_the_kept_trunk_changes_nothing(
     trained: Path, moods: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layers: str
 ) -> None:
-    options = {"base": str(trained), "layers": layers, "epochs": 1}
+    options = {"base": str(trained), "layers": layers, "epochs": 1, "keep": "last"}
     kept = load_file(run(moods, tmp_path / "kept", **options) / "model.safetensors")
     monkeypatch.setattr(feed, "keep_trunk", lambda *args: None)
     anew = load_file(run(moods, tmp_path / "anew", **options) / "model.safetensors")

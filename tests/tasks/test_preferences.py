@@ -186,7 +186,7 @@ def test_length_alone(pairs: Path, base: Path) -> None:
 
 @pytest.mark.parametrize("loss", ["ipo", "orpo", "simpo"])
 def test_the_other_losses_become_smaller(pairs: Path, base: Path, tmp_path: Path, loss: str) -> None:
-    folder = tune(pairs, base, tmp_path / "run", loss=loss, epochs=1, answers=1)
+    folder = tune(pairs, base, tmp_path / "run", loss=loss, epochs=6, answers=1)
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     losses = [line["validation_loss"] for line in lines if line["kind"] == "evaluate"]
     assert losses[-1] < losses[0]

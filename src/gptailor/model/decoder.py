@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptailor.model.config import ModelConfig
+from gptailor.model.linear import Linear, product
 
-# New keys and values (B, T, C) each -> those of earlier tokens too, (B, S, C) each; see ``cache``.
+# New keys and values (B, H, T, D) each -> those of earlier tokens too, (B, H, S, D) each; see ``cache``.
 Past = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -23,8 +24,8 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.n_head = config.n_head
-        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd)
-        self.out = nn.Linear(config.n_embd, config.n_embd)
+        self.qkv = Linear(config.n_embd, 3 * config.n_embd)
+        self.out = Linear(config.n_embd, config.n_embd)
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, at: Tensor | None = None, past: Past | None = None
@@ -41,11 +42,14 @@ class Attention(nn.Module):
         else:
             q, k, v = self.query_at(x, at)
             mask = seen_from(at, x.size(1)) if mask is None else pick(mask, at)  # (B, 1, T)
-        if past is not None:
-            k, v = past(k, v)  # (B, S, C)
         q, k, v = (self.split_heads(part) for part in (q, k, v))  # (B, H, T, D)
         mask = None if mask is None else mask.unsqueeze(1)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        if past is not None:
+            k, v = past(k, v)  # (B, H, S, D)
+        if past is not None and mask is not None and q.size(2) == 1:
+            mixed = attend_once(q, k, v, mask)
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, C)
 
     def query_at(self, x: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,8 +58,8 @@ class Attention(nn.Module):
             q, k, v = self.qkv(x).chunk(3, dim=-1)
             return pick(q, at), k, v
         width, weight, bias = x.size(-1), self.qkv.weight, self.qkv.bias
-        k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
-        return F.linear(pick(x, at), weight[:width], bias[:width]), k, v
+        k, v = product(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+        return product(pick(x, at), weight[:width], bias[:width]), k, v
 
     def split_heads(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, H, T, D)."""
@@ -67,8 +71,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.n_embd, 4 * config.n_embd)
-        self.down = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.up = Linear(config.n_embd, 4 * config.n_embd)
+        self.down = Linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
@@ -94,12 +98,19 @@ class Block(nn.Module):
         return x + self.mlp(self.norm_2(x))
 
 
-class TokenEmbedding(nn.Embedding):
+class Embedding(nn.Embedding):
+    """A table of vectors, which draws none: that alone would load torch's compiler where a model has no memory yet."""
+
+    def reset_parameters(self) -> None:
+        """Left to ``Decoder.initialize``, or to what is read from a file."""
+
+
+class TokenEmbedding(Embedding):
     """One vector for each token; the same matrix, as the output head, makes logits of hidden states."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., C) -> (..., V)."""
-        return F.linear(hidden, self.weight)
+        return product(hidden, self.weight)
 
 
 class Decoder(nn.Module):
@@ -109,7 +120,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.token_embedding = TokenEmbedding(config.vocab_size, config.n_embd)
-        self.position_embedding = nn.Embedding(config.context_length, config.n_embd)
+        self.position_embedding = Embedding(config.context_length, config.n_embd)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.LayerNorm(config.n_embd, eps=config.norm_eps)
 
@@ -142,6 +153,16 @@ class Decoder(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., C) -> (..., V)."""
         return self.token_embedding.logits(hidden)
+
+
+def attend_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Attention of one query in each row, by two products: on a CPU torch's own takes some times as long for bf16.
+
+    Args:
+        q: (B, H, 1, D); ``k`` and ``v`` (B, H, S, D), and ``mask`` (B, 1, 1, S) bool.
+    """
+    weights = (q * q.size(-1) ** -0.5) @ k.transpose(-2, -1)  # (B, H, 1, S)
+    return weights.masked_fill_(~mask, -torch.inf).softmax(-1) @ v
 
 
 def pick(x: Tensor, at: Tensor) -> Tensor:

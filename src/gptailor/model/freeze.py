@@ -28,7 +28,7 @@ def freeze(model: Decoder | Classifier, layers: str) -> int:
     decoder = model.decoder if isinstance(model, Classifier) else model
     n_layer = decoder.config.n_layer
     if layers == "all":
-        model.requires_grad_(True)
+        turn(model.requires_grad_(True))
         return 0
     n_trained = 0 if layers == "head" else int(layers)
     if n_trained > n_layer:
@@ -38,8 +38,14 @@ def freeze(model: Decoder | Classifier, layers: str) -> int:
         model.head.requires_grad_(True)
     if n_trained:
         decoder.norm.requires_grad_(True)
-        decoder.blocks[n_layer - n_trained :].requires_grad_(True)
+        turn(decoder.blocks[n_layer - n_trained :].requires_grad_(True))
     return n_layer - n_trained
+
+
+def turn(model: nn.Module) -> None:
+    """Puts matrices that a file holds the other way round in the order of their gradients, which training walks in."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.contiguous()
 
 
 def freeze_for_lora(

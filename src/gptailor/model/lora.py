@@ -10,8 +10,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from gptailor.model.linear import product
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class LoRA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """What it adds to the output: (..., in) -> (..., out), by way of r numbers and not of the matrix."""
-        narrow = F.linear(self.dropout(x), self.a.flatten(0, 1)).unflatten(-1, self.a.shape[:2])  # (..., parts, r)
+        narrow = product(self.dropout(x), self.a.flatten(0, 1)).unflatten(-1, self.a.shape[:2])  # (..., parts, r)
         return self.settings.scale * torch.einsum("...pr,por->...po", narrow, self.b).flatten(-2)
 
     def gain(self, weight: Tensor) -> Tensor | None:
@@ -119,7 +120,7 @@ class AdaptedLinear(Adapted):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         weight, bias, adapter = self.frozen.weight, self.frozen.bias, self.adapter
-        out = F.linear(x.to(weight.dtype), weight).to(x.dtype)
+        out = product(x.to(weight.dtype), weight).to(x.dtype)
         if adapter is not None:
             gain = adapter.gain(weight)
             out = out + adapter(x)
@@ -138,7 +139,7 @@ class AdaptedHead(Adapted):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., C) -> (..., V)."""
-        return F.linear(hidden, self.weight)
+        return product(hidden, self.weight)
 
 
 def matrices(model: nn.Module, kind: str) -> dict[str, int]:

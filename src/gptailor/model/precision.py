@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gptailor.errors import UserError
 from gptailor.model.decoder import Decoder
 from gptailor.model.head import Classifier
+from gptailor.model.linear import PackedLinear, packs
 from gptailor.model.quantize import Int8Linear
 
 IN_USE = ("fp32", "bf16", "int8")
@@ -66,14 +67,15 @@ def lower(model: Decoder | Classifier, name: str) -> None:
     if name == "fp32":
         return
     decoder = model.decoder if isinstance(model, Classifier) else model
+    kind: type[Int8Linear | PackedLinear] | None = Int8Linear
     if name == "bf16":
         decoder.to(torch.bfloat16)
-    else:
-        for block in decoder.blocks:
-            for place, layer in list(block.named_modules()):
-                if isinstance(layer, nn.Linear):
-                    parent, _, last = place.rpartition(".")
-                    setattr(block.get_submodule(parent), last, Int8Linear(layer.weight, layer.bias))
+        kind = PackedLinear if packs(decoder.position_embedding.weight.device) else None
+    for block in decoder.blocks if kind else ():
+        for place, layer in list(block.named_modules()):
+            if kind and isinstance(layer, nn.Linear):
+                parent, _, last = place.rpartition(".")
+                setattr(block.get_submodule(parent), last, kind(layer.weight, layer.bias))
     if not isinstance(model, Classifier):  # which has no use for the output head
         weight = decoder.token_embedding.weight
         embedding = getattr(decoder.token_embedding, "frozen", decoder.token_embedding)  # where it has an adapter
@@ -112,10 +114,11 @@ class HalfHead(nn.Module):
         super().__init__()
         weight = weight.to(torch.bfloat16)  # the embedding's own stays one with it, wherever they are moved
         self.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight, requires_grad=False)
+        self.packed = PackedLinear(weight, None) if packs(weight.device) else None
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., C) -> (..., V) float32."""
-        rough = F.linear(hidden, self.weight).float()
+        rough = (self.packed(hidden) if self.packed else F.linear(hidden, self.weight)).float()
         likely = rough.topk(min(AGAIN, rough.size(-1)), sorted=False).indices  # (..., 16)
         exact = torch.einsum("...kc,...c->...k", self.weight[likely].float(), hidden.float())
         return rough.scatter(-1, likely, exact)

@@ -33,7 +33,7 @@ class Int8Linear(nn.Module):
         whole = (weight / self.scales[:, None]).round_().to(torch.int8)
         try:
             # What torch's compiler makes of quantised models; its older quantised tensors are to be removed.
-            self.packed = torch.ops.onednn.qlinear_prepack(whole, None)
+            self.packed = torch.ops.onednn.qlinear_prepack(whole.contiguous(), None)
         except (AttributeError, RuntimeError) as error:
             found = f"torch cannot multiply in int8 here: {error!s:.100}"
             raise UserError(found, expected="a processor of the x86 family", hint="--precision bf16") from None

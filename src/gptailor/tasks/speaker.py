@@ -56,9 +56,9 @@ class Speaker:
     @cached_property
     def decoder(self) -> Decoder:
         """The model itself."""
-        decoder = self._base.load(self.tokenizer, read_in(self._precision))
+        decoder = self._base.load(self.tokenizer, read_in(self._precision)).to(self._device)
         lower(decoder, self._precision)
-        return decoder.to(self._device)
+        return decoder
 
     @property
     def n_parameters(self) -> int:

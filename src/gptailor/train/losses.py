@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gptailor.model.linear import product
+
 IGNORED = -100  # the label of a position that is not learned
 
 
@@ -83,7 +85,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         d_states, d_head = [states[:0]], torch.zeros_like(head) if ctx.needs_input_grad[1] else None
         for part, target in zip(states.split(chunk), targets.split(chunk), strict=True):
             # Spelled out: log_softmax and argmax over a vocabulary take three times as long on a CPU.
-            logits = (part @ weight.T).float()  # (chunk, V)
+            logits = product(part, weight).float()  # (chunk, V)
             logits -= logits.amax(-1, keepdim=True)
             wanted = logits.gather(1, target[:, None])
             correct += (wanted == 0).sum()  # the target has the largest logit
@@ -93,9 +95,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if any(ctx.needs_input_grad):
                 d_logits = exponentials.div_(sums).scatter_add_(1, target[:, None], -torch.ones_like(sums))
                 d_logits = d_logits.to(states.dtype)
-                d_states.append(d_logits @ weight)
+                d_states.append(product(d_logits, weight.T))
                 if d_head is not None:
-                    d_head += (d_logits.T @ part).to(head.dtype)
+                    d_head += product(d_logits.T, part.T).to(head.dtype)
         ctx.save_for_backward(torch.cat(d_states), d_head)
         ctx.mark_non_differentiable(correct)
         return total, correct

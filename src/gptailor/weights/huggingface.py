@@ -131,8 +131,8 @@ def read_config(folder: Path) -> ModelConfig:
 def load_decoder(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
     """A decoder from any GPT-2 folder: base model, language model or classifier.
 
-    Where the file has the precision that is asked for, its embeddings, norms and biases are mapped and not copied; the
-    matrices, which lie there the other way round, are turned one at a time.
+    Where the file has the precision that is asked for, it is mapped and nothing is copied: the matrices, which lie
+    there the other way round, are looked at in columns.
 
     Raises:
         UserError: listing all tensors that are missing or have another shape.
@@ -189,7 +189,7 @@ def assemble(
     state = {}
     for name in names:
         tensor = read(getattr(name, naming)).to(dtype)
-        state[name.ours] = tensor.t().contiguous() if name.transposed else tensor
+        state[name.ours] = tensor.t() if name.transposed else tensor
     decoder.load_state_dict(state, assign=True)
     return decoder.requires_grad_(True)
 

@@ -1,0 +1,96 @@
+"""The linear layer and its product, which is where the time goes, by the fastest library that torch ships.
+
+In float32 torch gives a product on an x86 processor to MKL, which keeps to AVX2 where the processor is not Intel's.
+oneDNN uses all that the processor has: with AVX-512 that is twice as fast. Only the order of the sums differs.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# torch's compiler calls it for such products; there is no other way to it from Python.
+ONEDNN = (
+    torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    and platform.machine().lower() in ("x86_64", "amd64")
+)
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T + b: x (..., in), W (out, in) and b (out,) -> (..., out); ``F.linear`` is its plain twin."""
+    if not _by_onednn(x, weight):
+        return F.linear(x, weight, bias)
+    if torch.is_grad_enabled() and (
+        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    ):
+        return _Product.apply(x, weight, bias)
+    return _onednn(x, weight, bias)
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` with the faster product."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        return product(input, self.weight, self.bias)
+
+
+def packs(device: torch.device) -> bool:
+    """Whether weights there can be kept as a ``PackedLinear``."""
+    return ONEDNN and device.type == "cpu"
+
+
+class PackedLinear(nn.Module):
+    """A linear layer for use in bf16, its weight kept in the order in which oneDNN reads it.
+
+    A product of few rows then takes half the time, for it is the reading of the weight that takes it.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(torch.bfloat16), 1)
+        self.bias = None if bias is None else bias.detach().to(torch.bfloat16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out), both in bf16."""
+        return _onednn(x, self.packed, self.bias)
+
+
+def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether these are float32 matrices on a processor of the x86 family, to be multiplied as such."""
+    plain = x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu"
+    return ONEDNN and plain and _dense(weight) and not torch.is_autocast_enabled("cpu")
+
+
+def _dense(matrix: Tensor) -> bool:
+    """Whether it fills its memory, by rows or by columns; with gaps, as in half a matrix, oneDNN takes an eternity."""
+    return matrix.is_contiguous() or (matrix.dim() == 2 and matrix.t().is_contiguous())
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if weight.size(1) < 2:  # which it refuses
+        return F.linear(x, weight, bias)
+    x = x if _dense(x) else x.contiguous()
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+class _Product(torch.autograd.Function):
+    """The product with its gradients, for oneDNN's own has none."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        (x, weight), d_out = ctx.saved_tensors, gradients[0]
+        rows = d_out.reshape(-1, d_out.size(-1))
+        d_x = _onednn(d_out, weight.t()) if ctx.needs_input_grad[0] else None
+        d_weight = _onednn(rows.t(), x.reshape(-1, x.size(-1)).t()) if ctx.needs_input_grad[1] else None
+        return d_x, d_weight, rows.sum(0) if ctx.needs_input_grad[2] else None
