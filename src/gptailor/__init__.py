@@ -7,6 +7,7 @@ The public names are imported when they are first used, so that importing the pa
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ __all__ = [
     "train_preferences",
 ]
 __version__ = "0.1.0"
+
+# torch, once it is imported, asks for large pages: to be given memory in small ones takes a quarter of a training step.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _HOMES = {
     "GPTailorClassifier": "gptailor.estimator",

@@ -19,7 +19,7 @@ import gptailor
 from gptailor.config import ClassifierConfig, load_config
 from gptailor.data.batching import by_length
 from gptailor.errors import UserError
-from gptailor.predict import TOKENS_PER_BATCH
+from gptailor.predict import tokens_at_once
 from gptailor.tasks import classifier, feed
 from gptailor.tasks.prepare import prepare
 from gptailor.train.loop import StopRequest
@@ -200,8 +200,8 @@ def test_padding_counts_in_the_size_of_a_batch(trained: Path, moods: Path, tmp_p
     """Two-word texts padded to the whole context must not make batches of thousands of rows."""
     config = load_config(ClassifierConfig, None, {"data": str(moods), **TINY, "pad_to": "context", "vocab": 300})
     texts = feed.build(prepare(config))
-    batches = by_length(texts.widths, TOKENS_PER_BATCH)
-    assert max(len(rows) for rows in batches) * 32 <= TOKENS_PER_BATCH
+    most = tokens_at_once(texts.device)
+    assert max(len(rows) for rows in by_length(texts.widths, most)) * 32 <= most
     assert set(texts.widths) == {32}
 
 

@@ -252,7 +252,7 @@ def test_what_is_read_back_must_be_what_was_written(tmp_path: Path, monkeypatch:
         save_file({**tensors, "random": torch.zeros_like(tensors["random"])}, file, metadata)
 
     monkeypatch.setattr(state, "save_file", save_wrongly)
-    with pytest.raises(OSError, match="checksum is not that of the content"):
+    with pytest.raises(OSError, match="does not hold what was written"):
         save_state(tmp_path, model, optimizer, Progress(step=99))
     assert load_state(tmp_path, model, optimizer, pytest.fail) == PROGRESS
 

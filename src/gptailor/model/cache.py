@@ -11,7 +11,7 @@ from torch import Tensor
 from gptailor.model.config import ModelConfig
 from gptailor.model.decoder import Decoder
 
-AT_ONCE = 1024  # tokens of prompts that are read together: more gain nothing, and take more memory
+AT_ONCE = 512  # tokens of prompts that are read together: more gain nothing, and take more memory
 
 
 class Cache:

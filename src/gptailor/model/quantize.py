@@ -43,13 +43,12 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         peak = x.abs().amax(-1, keepdim=True).clamp(min=SMALLEST) / LEVELS
-        rounded = (x / peak + (LEVELS + 1.5)).to(torch.uint8)  # cut down, so that one half more is rounded
+        rounded = (x / peak).add_(LEVELS + 1.5).to(torch.uint8)  # cut down, so that one half more is rounded
         result = (1.0, 0, torch.float32, "none", [], "")  # not rounded again, and nothing else is done to it
         product = torch.ops.onednn.qlinear_pointwise(
             rounded, 1.0, LEVELS + 1, self.packed, self.scales, self.zeros, None, *result
         )
-        product = product * peak
-        return product if self.bias is None else product + self.bias
+        return product.mul_(peak) if self.bias is None else torch.addcmul(self.bias, product, peak)
 
     @property
     def weight(self) -> Tensor:

@@ -17,7 +17,7 @@ from gptailor.model.generate import Ending, generate_batch
 from gptailor.model.stream import before_stop
 from gptailor.tokenizer import Tokenizer
 
-AT_ONCE = 16  # questions that are answered together
+TOGETHER = 16_384  # tokens, read and written, of questions that are answered together: 1.2 GB for GPT-2 small
 
 
 def answer(
@@ -50,8 +50,8 @@ def answer(
     with Progress(*columns, more, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(told, total=len(prompts), completed=len(held), tokens=0)
         tokens = count(1)
-        for start in range(len(held), len(prompts), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
+        while len(held) < len(prompts):
+            part = slice(len(held), _end_of_part(prompts, len(held), max_new_tokens))
             said = generate_batch(
                 decoder,
                 prompts[part],
@@ -69,6 +69,16 @@ def answer(
             held += new
             bar.update(task, completed=len(held))
     return [line["text"].strip() if strip else line["text"] for line in held]
+
+
+def _end_of_part(prompts: Sequence[list[int]], start: int, max_new_tokens: int) -> int:
+    """Behind the last of the questions that are answered together, from ``start`` on: one at least."""
+    longest = 0
+    for end in range(start, len(prompts)):
+        longest = max(longest, len(prompts[end]) + max_new_tokens)
+        if end > start and (end + 1 - start) * longest > TOGETHER:
+            return end
+    return len(prompts)
 
 
 def endings(kept: Path) -> Counter[Ending]:

@@ -167,6 +167,7 @@ def _finish(feed: Feed, run: RunFolder, kept: dict[str, Any], *, finished: bool)
     checked = [example.text for example in prepared.parts["validation"][:CHECKED]]
     trained = outputs["validation"][0][:CHECKED]
     tolerance = TOLERANCE_HALF if feed.in_bf16 or prepared.config.frozen_in == "bf16" else TOLERANCE
+    del model, saved, feed.model, feed.trunk  # or there would be two models in memory
     metrics["self_check"] = self_check(load(run.path, str(feed.device)), checked, trained, tolerance)
     run.write_metrics(metrics)
     require(metrics["self_check"])

@@ -14,7 +14,7 @@ from gptailor.evaluate.metrics import confusion_counts, macro_scores
 from gptailor.model.device import choose_device
 from gptailor.model.head import Classifier
 from gptailor.model.precision import compute_in, in_bf16
-from gptailor.predict import TOKENS_PER_BATCH
+from gptailor.predict import tokens_at_once
 from gptailor.tasks.prepare import Prepared
 from gptailor.tasks.tuning import adapter_base, freeze_as
 from gptailor.train.losses import Loss, balanced_weights, class_loss
@@ -58,7 +58,7 @@ class Feed:
         """Runs all texts through the frozen blocks, if there are any and there is room for the result."""
         if not self.depth:
             return
-        batches = (self.batch(rows) for rows in by_length(self.widths, TOKENS_PER_BATCH))
+        batches = (self.batch(rows) for rows in by_length(self.widths, tokens_at_once(self.device)))
         states = ((batch.rows, self._trunk(batch).cpu()) for batch in batches)
         dtype = torch.bfloat16 if self.in_bf16 else torch.float32
         width = self.model.decoder.config.n_embd
@@ -111,7 +111,7 @@ class Feed:
     def outputs(self, rows: range) -> np.ndarray:
         """Logits (N, K) float32 of a range of texts, in order."""
         result = np.zeros((len(rows), len(self.prepared.names)), np.float32)
-        for places in by_length([self.widths[row] for row in rows], TOKENS_PER_BATCH):
+        for places in by_length([self.widths[row] for row in rows], tokens_at_once(self.device)):
             result[places] = self.logits(self.batch([rows[place] for place in places])).float().cpu().numpy()
         return result
 

@@ -82,7 +82,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         """States (N, C), head (V, C), targets (N,) -> the sum and the number of right predictions."""
         weight = head.to(states.dtype)
         total, correct = states.new_zeros((), dtype=torch.float32), targets.new_zeros(())
-        d_states, d_head = [states[:0]], torch.zeros_like(head) if ctx.needs_input_grad[1] else None
+        d_states, d_head = [states[:0]], None
         for part, target in zip(states.split(chunk), targets.split(chunk), strict=True):
             # Spelled out: log_softmax and argmax over a vocabulary take three times as long on a CPU.
             logits = product(part, weight).float()  # (chunk, V)
@@ -96,14 +96,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 d_logits = exponentials.div_(sums).scatter_add_(1, target[:, None], -torch.ones_like(sums))
                 d_logits = d_logits.to(states.dtype)
                 d_states.append(product(d_logits, weight.T))
-                if d_head is not None:
-                    d_head += product(d_logits.T, part.T).to(head.dtype)
-        ctx.save_for_backward(torch.cat(d_states), d_head)
+                if ctx.needs_input_grad[1]:  # as large as the head: one more such tensor takes longer than the product
+                    d_part = product(d_logits.T, part.T).to(head.dtype)
+                    d_head = d_part if d_head is None else d_head.add_(d_part)
+        if ctx.needs_input_grad[1] and d_head is None:  # nothing was to be learned
+            d_head = torch.zeros_like(head)
+        ctx.gradients = (torch.cat(d_states), d_head)
         ctx.mark_non_differentiable(correct)
         return total, correct
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         """The gradients of the forward pass, times that of the sum (the first of ``gradients``)."""
-        (d_states, d_head), d_total = ctx.saved_tensors, gradients[0]
-        return d_states * d_total.to(d_states.dtype), None if d_head is None else d_head * d_total, None, None
+        (d_states, d_head), d_total = ctx.gradients, gradients[0]
+        ctx.gradients = None  # so that what is added to them can be added in place
+        return d_states.mul_(d_total.to(d_states.dtype)), None if d_head is None else d_head.mul_(d_total), None, None

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ from gptailor.train.durable import put_in_place, sync
 LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
 ACCELERATOR = "random_on_accelerator"
 UNFINISHED = "unfinished"  # the folder in which a file is written before it takes its place
+PIECE = 2**20  # bytes that are read at a time to check a file
 UNREADABLE = (OSError, SafetensorError, ValueError, TypeError, KeyError)
 
 
@@ -191,11 +192,13 @@ def _written(place: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, 
     file = scratch / place.name
     on_cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(on_cpu, file, metadata={**metadata, "sha256": _checksum(on_cpu, metadata)})
+        checksum = _checksum(on_cpu, metadata)
+        save_file(on_cpu, file, metadata={**metadata, "sha256": checksum})
         sync(file)
-        _read(file)
+        if _checksum_on_disk(file, on_cpu, metadata) != checksum:
+            raise ValueError("the file does not hold what was written")
         yield file
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError) as error:
         raise _as_os_error(error, place) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -212,10 +215,30 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    return _digest(tensors, metadata, lambda name: [tensors[name].reshape(-1).view(torch.uint8).numpy()])
+
+
+def _checksum_on_disk(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """That of a file that should hold these tensors; it is read piece by piece, for mapped it would count as memory."""
+    with file.open("rb") as opened:
+        begin = 8 + int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(begin - 8))
+
+        def content(name: str) -> Generator[bytes]:
+            first, end = header[name]["data_offsets"]
+            opened.seek(begin + first)
+            for at in range(first, end, PIECE):
+                yield opened.read(min(PIECE, end - at))
+
+        return _digest(tensors, metadata, content)
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], content: Callable[[str], Iterable[Any]]) -> str:
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        for piece in content(name):
+            digest.update(piece)
     return digest.hexdigest()
 
 
