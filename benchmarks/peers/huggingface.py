@@ -14,7 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 from work import Work, padded
 
 disable_progress_bar()
-EVALUATED = 32  # texts at once where nothing is trained
+EVALUATED, EVALUATED_BEST = 32, 8  # texts at once where nothing is trained; of 32, 16 and 8 sorted ones 8 were fastest
 
 
 def tensors(rows: Sequence[list[int]], pad: int, *, left: bool = False) -> dict[str, Tensor]:
@@ -57,10 +57,10 @@ def spam(work: Work, precision: str, *, best: bool = False) -> dict[str, float]:
 
 @torch.no_grad()
 def label_all(model: nn.Module, texts: Sequence[list[int]], pad: int, precision: str, best: bool) -> None:
-    texts = sorted(texts, key=len) if best else texts
-    for begin in range(0, len(texts), EVALUATED):
+    texts, at_once = (sorted(texts, key=len), EVALUATED_BEST) if best else (texts, EVALUATED)
+    for begin in range(0, len(texts), at_once):
         with mixed(precision):
-            model(**tensors(texts[begin : begin + EVALUATED], pad)).logits.argmax(-1).tolist()
+            model(**tensors(texts[begin : begin + at_once], pad)).logits.argmax(-1).tolist()
 
 
 def instructions(work: Work, precision: str, *, best: bool = False) -> dict[str, float]:
