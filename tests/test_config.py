@@ -42,6 +42,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "evaluate_every": st.none() | COUNT,
     "keep": st.sampled_from(["best", "last"]),
     "patience": st.none() | COUNT,
+    "auto_batch": st.booleans(),
     "out": st.none(),
     "seed": st.integers(0, 2**31 - 1),
     "seeds": COUNT,

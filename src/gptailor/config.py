@@ -136,6 +136,9 @@ class TableConfig(RunConfig):
     keep: Literal["best", "last"] = option(
         "best", "weights to keep: best on validation (macro F1 of labels, loss of answers), or last", group="Training"
     )
+    auto_batch: bool = option(
+        False, "find the largest batch that fits into memory; --accumulate keeps the rows per step", group="Training"
+    )
     patience: int | None = option(None, "stop after this many evaluations without a better one", group="Training", ge=1)
 
     @field_validator("header", "quoting", mode="before")

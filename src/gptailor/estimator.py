@@ -28,7 +28,7 @@ from gptailor.weights.folder import ClassifierFolder
 
 # Options of a run that an estimator has no use for: it is given its texts, and does not test.
 NOT_HERE = {"data", "validation", "test", "format", "encoding", "delimiter", "header", "quoting", "text", "label"}
-NOT_HERE |= {"duplicates", "split", "test_share", "seeds", "out", "tensorboard", "keep_checkpoints"}
+NOT_HERE |= {"duplicates", "split", "test_share", "seeds", "out", "tensorboard", "keep_checkpoints", "auto_batch"}
 
 
 class GPTailorClassifier(ClassifierMixin, BaseEstimator):

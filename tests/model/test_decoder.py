@@ -10,7 +10,16 @@ import torch
 
 from gptailor.errors import UserError
 from gptailor.model.config import SIZES, ModelConfig, parse_size
-from gptailor.model.decoder import Attention, Decoder, attention_mask, document_mask, pick, real_positions, seen_from
+from gptailor.model.decoder import (
+    Attention,
+    Decoder,
+    attend_once,
+    attention_mask,
+    document_mask,
+    pick,
+    real_positions,
+    seen_from,
+)
 from gptailor.model.freeze import count_parameters
 
 MakeDecoder = Callable[..., Decoder]
@@ -184,3 +193,13 @@ def test_packed_documents_do_not_see_each_other(make_decoder: MakeDecoder) -> No
     positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2]])
     packed = decoder(torch.cat([first, second], 1), positions, document_mask(documents))
     torch.testing.assert_close(packed, torch.cat([decoder(first), decoder(second)], 1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+def test_one_query_attends_as_in_torch(dtype: torch.dtype, near: float):
+    random = torch.Generator().manual_seed(4)
+    stored = torch.randn(2, 3, 4, 9, 8, generator=random).to(dtype)  # keys and values of more slots than are seen
+    q, (k, v) = torch.randn(3, 4, 1, 8, generator=random).to(dtype), stored[:, :, :, :6]
+    mask = (torch.arange(6) <= torch.tensor([[5], [0], [3]]))[:, None, None]  # (B, 1, 1, S)
+    expected = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
+    torch.testing.assert_close(attend_once(q, k, v, mask).float(), expected, atol=near, rtol=near)

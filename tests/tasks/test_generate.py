@@ -188,17 +188,15 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
     monkeypatch.setattr(answers, "generate_batch", pressed)
 
 
-def test_questions_are_answered_together_as_memory_allows(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(answers, "TOGETHER", 30)
-    prompts = [[1] * n for n in (3, 5, 6, 40, 2)]  # and 4 tokens to be said to each: 2 x 9 fit, 3 x 10 fit, 40 does not
-    ends = [answers._end_of_part(prompts, start, 4) for start in range(5)]
-    assert ends == [3, 3, 3, 4, 5]
+def test_questions_are_answered_together_up_to_a_number_of_tokens():
+    lengths = [7, 9, 10, 44, 6]  # 3 x 10 are 30; with 44 it would be more, and it stands alone
+    assert [answers._end_of_part(lengths, start, 30) for start in range(5)] == [3, 3, 3, 4, 5]
 
 
 def test_what_was_stopped_goes_on_to_the_same_file(
     helper: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(answers, "_end_of_part", lambda prompts, start, most: min(start + 2, len(prompts)))
+    monkeypatch.setattr(answers, "_end_of_part", lambda lengths, start, most: min(start + 2, len(lengths)))
     answer_all(helper, questions, whole := tmp_path / "whole.json")
     out, state = tmp_path / "answers.json", tmp_path / "answers.json.unfinished"
     with monkeypatch.context() as pressing:

@@ -166,7 +166,7 @@ def test_what_is_measured_does_not_depend_on_the_batches(
 ) -> None:
     made = lesson(pairs, base, tmp_path, loss="simpo")
     together = made.measure("test")
-    monkeypatch.setattr("gptailor.tasks.preferences.AT_ONCE", 1)
+    monkeypatch.setattr("gptailor.tasks.preferences.tokens_at_once", lambda device: 1)
     assert made.measure("test")["loss"] == pytest.approx(together["loss"], abs=1e-5)
     rows = list(range(len(made.parts["train"])))
     assert float(made.loss(rows).total.detach() / len(rows)) == pytest.approx(made.measure("train")["loss"], abs=1e-5)

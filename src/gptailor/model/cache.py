@@ -104,7 +104,7 @@ class Cache:
 
 
 def _parts(lengths: Sequence[int]) -> list[list[int]]:
-    """Rows of similar length together, at most ``AT_ONCE`` tokens with padding: lengths 9, 600, 500 give [1] [2, 0]."""
+    """Rows of similar length together, ``AT_ONCE`` tokens with padding at most: 9, 200, 250, 8 give [2, 1], [0, 3]."""
     parts: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         if parts and (len(parts[-1]) + 1) * lengths[parts[-1][0]] <= AT_ONCE:

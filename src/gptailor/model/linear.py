@@ -42,7 +42,7 @@ class Linear(nn.Linear):
 
 def packs(device: torch.device) -> bool:
     """Whether weights there can be kept as a ``PackedLinear``."""
-    return ONEDNN and device.type == "cpu"
+    return ONEDNN and device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class PackedLinear(nn.Module):
@@ -75,7 +75,7 @@ def _dense(matrix: Tensor) -> bool:
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if weight.size(1) < 2:  # which it refuses
         return F.linear(x, weight, bias)
-    x = x if _dense(x) else x.contiguous()
+    x, weight = (matrix if matrix.is_mkldnn or _dense(matrix) else matrix.contiguous() for matrix in (x, weight))
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
@@ -84,13 +84,14 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        x_needed, weight_needed = ctx.needs_input_grad[1], ctx.needs_input_grad[0]
+        ctx.save_for_backward(x if x_needed else None, weight if weight_needed else None)
         return _onednn(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         (x, weight), d_out = ctx.saved_tensors, gradients[0]
         rows = d_out.reshape(-1, d_out.size(-1))
-        d_x = _onednn(d_out, weight.t()) if ctx.needs_input_grad[0] else None
-        d_weight = _onednn(rows.t(), x.reshape(-1, x.size(-1)).t()) if ctx.needs_input_grad[1] else None
+        d_x = _onednn(d_out, weight.t()) if weight is not None else None
+        d_weight = _onednn(rows.t(), x.reshape(-1, x.size(-1)).t()) if x is not None else None
         return d_x, d_weight, rows.sum(0) if ctx.needs_input_grad[2] else None

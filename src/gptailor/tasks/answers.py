@@ -17,7 +17,7 @@ from gptailor.model.generate import Ending, generate_batch
 from gptailor.model.stream import before_stop
 from gptailor.tokenizer import Tokenizer
 
-TOGETHER = 16_384  # tokens, read and written, of questions that are answered together: 1.2 GB for GPT-2 small
+TOGETHER = 1.2e9  # bytes of keys and values in float32 of the questions that are answered together
 
 
 def answer(
@@ -50,8 +50,9 @@ def answer(
     with Progress(*columns, more, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(told, total=len(prompts), completed=len(held), tokens=0)
         tokens = count(1)
+        most = int(TOGETHER / (8 * decoder.config.n_layer * decoder.config.n_embd))  # tokens, read and written
         while len(held) < len(prompts):
-            part = slice(len(held), _end_of_part(prompts, len(held), max_new_tokens))
+            part = slice(len(held), _end_of_part([len(ids) + max_new_tokens for ids in prompts], len(held), most))
             said = generate_batch(
                 decoder,
                 prompts[part],
@@ -71,14 +72,14 @@ def answer(
     return [line["text"].strip() if strip else line["text"] for line in held]
 
 
-def _end_of_part(prompts: Sequence[list[int]], start: int, max_new_tokens: int) -> int:
-    """Behind the last of the questions that are answered together, from ``start`` on: one at least."""
+def _end_of_part(lengths: Sequence[int], start: int, most: int) -> int:
+    """Behind the last of those that are answered together, from ``start`` on: one, or ``most`` tokens with padding."""
     longest = 0
-    for end in range(start, len(prompts)):
-        longest = max(longest, len(prompts[end]) + max_new_tokens)
-        if end > start and (end + 1 - start) * longest > TOGETHER:
+    for end in range(start, len(lengths)):
+        longest = max(longest, lengths[end])
+        if end > start and (end + 1 - start) * longest > most:
             return end
-    return len(prompts)
+    return len(lengths)
 
 
 def endings(kept: Path) -> Counter[Ending]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from gptailor.config import AssistantConfig, load_config, user_path, with_absolute_paths
 from gptailor.data.batching import shuffled
@@ -22,11 +23,14 @@ from gptailor.errors import UserError
 from gptailor.evaluate.answers import reference_differences, reference_metrics, reference_scores
 from gptailor.evaluate.card import write_assistant_card
 from gptailor.model.decoder import Decoder, document_mask
+from gptailor.model.freeze import count_parameters
 from gptailor.model.generate import generate_batch
 from gptailor.model.precision import compute_in
 from gptailor.show import show_instructions, visible
 from gptailor.tasks.answers import answer
+from gptailor.tasks.estimate import Workload
 from gptailor.tasks.fit import fit
+from gptailor.tasks.memory import fit_into_memory
 from gptailor.tasks.run import RunFolder, run_here
 from gptailor.tasks.tailored import begin
 from gptailor.tokenizer import Tokenizer
@@ -109,6 +113,17 @@ class Lesson:
             hidden = self.decoder(batch.input_ids, None if alone else batch.positions, mask)
             return next_token_loss(hidden, self.decoder.token_embedding.weight, batch.labels)
 
+    @property
+    def work(self) -> Workload:
+        """What training on them takes."""
+        totals = [sum(self.lengths[record] for record in row) for row in self.rows]
+        return Workload(self.decoder.config, totals, 0, count_parameters(self.decoder)[1], speaks=True)
+
+    def trial(self, n_rows: int) -> Tensor:
+        """The loss of the longest training rows."""
+        rows = sorted(self.rows, key=lambda row: -sum(self.lengths[record] for record in row))[:n_rows]
+        return self.loss([[self.train[record] for record in row] for row in rows]).total
+
     def describe(self, rows: list[list[Record]]) -> list[str]:
         """File and line of each record of a batch."""
         return [record.where for row in rows for record in row]
@@ -160,13 +175,15 @@ def _run(config: AssistantConfig, run: RunFolder, console: Console, stop: StopRe
         prepared = prepare(config)
     config, receipt = prepared.config, prepared.receipt.to_dict()
     tailored = begin(config, prepared.base, prepared.tokenizer, prepared.template)
+    lesson = Lesson(prepared, tailored.decoder, tailored.device)
+    config = fit_into_memory(config, run, lesson.work, lesson.device, lesson.decoder, lesson.trial)
+    tailored.config = lesson.config = config
     run.claim(config, receipt)
     if run.finished:
         console.print("this run is finished already: nothing to resume")
         return
     show_instructions(console, receipt)
     tailored.show(console)
-    lesson = Lesson(prepared, tailored.decoder, tailored.device)
     with run.timed("base answers"):
         before = _judged(lesson, run.checkpoints / "base.jsonl", console, "the base answers the test records")
     progress, kept = _fit(lesson, run, console, stop)
@@ -247,6 +264,7 @@ def _fit(lesson: Lesson, run: RunFolder, console: Console, stop: StopRequest) ->
         evaluate=evaluate,
         describe=lesson.describe,
         choices=None if lesson.prepared.base.pretrained else lesson.decoder.config.vocab_size,
+        work=lesson.work,
         evaluate_every=config.evaluate_every or -(-steps // EVALUATIONS),
         folder=run.path,
         checkpoints=run.checkpoints,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gptailor.predict import TOLERANCE, TOLERANCE_HALF, TextClassifier, load, lo
 from gptailor.show import show_plan, show_receipt, show_trunk
 from gptailor.tasks.feed import Feed, build
 from gptailor.tasks.fit import fit
+from gptailor.tasks.memory import fit_into_memory
 from gptailor.tasks.prepare import prepare
 from gptailor.tasks.run import RunFolder, run_here
 from gptailor.train.log import check_board
@@ -72,6 +74,8 @@ def run_classifier(config: ClassifierConfig, *, resume: bool, console: Console, 
             metrics.append(_one_run(own, run, console, stop))
         if stop.requested:
             return folder
+        decided = {name: run.options[name] for name in ("batch_size", "accumulate", "auto_batch")}
+        config = config.model_copy(update=decided)  # one for all seeds, or their spread would be of two things
     if config.seeds > 1:
         spread = {part: _spread(metrics, part, config.seed) for part in ("test", "test_unseen")}
         RunFolder(folder, resume=True).write_json("metrics.json", metrics[0] | {"seeds": spread})
@@ -93,7 +97,8 @@ def _one_run(config: ClassifierConfig, run: RunFolder, console: Console, stop: S
     with run.timed("data"), console.status("reading the data"):
         prepared = prepare(config)
         feed = build(prepared)
-    config, receipt = prepared.config, prepared.receipt.to_dict()
+    config = fit_into_memory(prepared.config, run, feed.work, feed.device, feed.model, feed.trial)
+    feed.prepared, receipt = replace(prepared, config=config), prepared.receipt.to_dict()
     run.claim(config, receipt)
     if run.finished:
         console.print("this run is finished already: nothing to resume")
@@ -130,6 +135,7 @@ def fit_classifier(
         evaluate=feed.evaluate,
         describe=feed.describe,
         choices=len(feed.prepared.names),
+        work=feed.work,
         evaluate_every=config.evaluate_every,
         folder=folder,
         checkpoints=checkpoints,

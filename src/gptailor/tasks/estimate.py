@@ -1,4 +1,4 @@
-"""How long a run will take and how much memory it needs, before it begins."""
+"""How long a run will take and how much memory it needs, before it begins; right within a factor of two or so."""
 
 from __future__ import annotations
 
@@ -9,56 +9,79 @@ from dataclasses import dataclass
 import torch
 
 from gptailor.model.config import ModelConfig
+from gptailor.model.linear import product
 
 EFFICIENCY = 0.5  # of the measured matrix rate that whole runs reach, for widths of 128 to 1024 on CPUs
 OVERHEAD = 0.0006  # seconds per batch and block, forward and again backward, that small tensors cost
 START = 300 * 2**20  # bytes that the interpreter, torch and the libraries take
+KEPT = 20  # values per channel, token and block that are kept for the gradients
+LOGITS = 512  # positions whose logits are there at the same time, see ``losses.next_token_loss``
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Seconds and bytes of a run; right within a factor of two or so.
+class Workload:
+    """What a run has to compute.
 
     Attributes:
-        speed: the machine's measured rate of float32 matrix products, in operations per second.
-    """
-
-    seconds: float
-    memory: float
-    speed: float
-
-
-def estimate_classifier(
-    config: ModelConfig, lengths: Sequence[int], *, depth: int, trained: int, epochs: int, batch_size: int
-) -> Estimate:
-    """Estimates a classification run.
-
-    A matrix parameter costs 2 operations per token forward and 4 backward. Frozen blocks run once, the others in every
-    epoch. Memory is weights, gradients and AdamW's two moments, kept hidden states, and the activations of one batch.
-
-    Args:
-        lengths: tokens of each training text.
-        depth: frozen blocks.
+        shape: of the decoder.
+        lengths: tokens of each training row, with padding that the model reads; of a pair, of its longer answer.
+        depth: frozen blocks that are computed once, and what they gave kept.
         trained: number of trained parameters.
+        speaks: whether the next token is predicted, for which there are logits of the whole vocabulary.
+        sides: texts in each row: 2 of pairs.
     """
-    speed = matrix_speed()
-    per_block = 12 * config.n_embd**2
-    tokens, longest = sum(lengths), max(lengths)
-    frozen = 2 * per_block * depth * tokens
-    learned = 6 * per_block * (config.n_layer - depth) * tokens * epochs
-    steps = epochs * len(lengths) / batch_size
-    seconds = (frozen + learned) / (EFFICIENCY * speed) + OVERHEAD * 2 * steps * (config.n_layer - depth + 1)
-    parameters = config.n_layer * per_block + (config.vocab_size + config.context_length) * config.n_embd
-    states = 4 * tokens * config.n_embd if depth else 0
-    activations = 4 * 20 * config.n_embd * batch_size * longest * (config.n_layer - depth + 1)
-    return Estimate(seconds, START + 4 * parameters + 12 * trained + states + activations, speed)
+
+    shape: ModelConfig
+    lengths: Sequence[int]
+    depth: int
+    trained: int
+    speaks: bool = False
+    sides: int = 1
+
+    def seconds(self, epochs: int, batch_size: int, speed: float) -> float:
+        """A matrix parameter costs 2 operations per token forward and 4 backward; frozen blocks run once.
+
+        Args:
+            speed: of matrix products, in operations per second; see ``matrix_speed``.
+        """
+        tokens, trained_blocks = self.sides * sum(self.lengths), self.shape.n_layer - self.depth
+        frozen = 2 * self._per_block * self.depth * tokens
+        learned = 6 * (self._per_block * trained_blocks + self._head) * tokens * epochs
+        steps = epochs * len(self.lengths) / batch_size
+        return (frozen + learned) / (EFFICIENCY * speed) + OVERHEAD * 2 * steps * (trained_blocks + 1)
+
+    def memory(self, batch_size: int, longest: int | None = None) -> float:
+        """Bytes: weights, gradients and two moments, kept hidden states, and the activations of the longest batch.
+
+        Args:
+            longest: tokens that the rows would be cut to.
+        """
+        width, longest = self.shape.n_embd, min(longest or max(self.lengths), max(self.lengths))
+        tokens, rows = sum(min(length, longest) for length in self.lengths), self.rows(batch_size)
+        parameters = self.shape.n_layer * self._per_block + (self.shape.vocab_size + self.shape.context_length) * width
+        states = tokens * width if self.depth else 0
+        activations = KEPT * width * rows * longest * (self.shape.n_layer - self.depth + 1)
+        logits = (2 * min(rows * longest, LOGITS) + width) * self.shape.vocab_size if self.speaks else 0
+        return START + 4 * (parameters + 3 * self.trained + states + activations + logits)
+
+    def rows(self, batch_size: int) -> int:
+        """Texts that a batch brings through the model."""
+        return self.sides * min(batch_size, len(self.lengths))
+
+    @property
+    def _per_block(self) -> int:
+        return 12 * self.shape.n_embd**2
+
+    @property
+    def _head(self) -> int:
+        return self.shape.vocab_size * self.shape.n_embd if self.speaks else 0
 
 
 def matrix_speed(size: int = 768) -> float:
     """Operations per second of float32 matrix products of this size, measured in a fraction of a second."""
     a, b = torch.rand(size, size), torch.rand(size, size)
-    a @ b
+    product(a, b)
     begun = time.perf_counter()
     for _ in range(5):
-        a @ b
+        product(a, b)
     return 5 * 2 * size**3 / (time.perf_counter() - begun)

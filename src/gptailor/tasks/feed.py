@@ -12,9 +12,11 @@ from torch import Tensor
 from gptailor.data.batching import Batch, by_length, collate, shuffled
 from gptailor.evaluate.metrics import confusion_counts, macro_scores
 from gptailor.model.device import choose_device
+from gptailor.model.freeze import count_parameters
 from gptailor.model.head import Classifier
 from gptailor.model.precision import compute_in, in_bf16
 from gptailor.predict import tokens_at_once
+from gptailor.tasks.estimate import Workload
 from gptailor.tasks.prepare import Prepared
 from gptailor.tasks.tuning import adapter_base, freeze_as
 from gptailor.train.losses import Loss, balanced_weights, class_loss
@@ -89,6 +91,16 @@ class Feed:
         """The summed loss of a training batch."""
         batch = self.batch(rows)
         return class_loss(self.logits(batch), batch.labels, self.class_weights)
+
+    @property
+    def work(self) -> Workload:
+        """What training on them takes."""
+        shape, trained = self.model.decoder.config, count_parameters(self.model)[1]
+        return Workload(shape, self.widths[: self.n_train], self.depth, trained)
+
+    def trial(self, n_rows: int) -> Tensor:
+        """The loss of the longest training texts."""
+        return self.loss(sorted(range(self.n_train), key=lambda row: -self.widths[row])[:n_rows]).total
 
     def describe(self, rows: list[int]) -> list[str]:
         """File and line of each text of a training batch."""

@@ -11,6 +11,8 @@ from torch import nn
 
 from gptailor.config import TableConfig
 from gptailor.show import show_note
+from gptailor.tasks.estimate import Workload
+from gptailor.tasks.memory import tell, within_memory
 from gptailor.train.log import RunLog
 from gptailor.train.loop import LoopSettings, StopRequest, train
 from gptailor.train.losses import Loss
@@ -29,6 +31,7 @@ def fit(
     evaluate: Callable[[], tuple[dict[str, float], list[float]]],
     describe: Callable[[B], Sequence[str]],
     choices: int | None,
+    work: Workload,
     evaluate_every: int | None,
     folder: Path,
     checkpoints: Path,
@@ -40,9 +43,13 @@ def fit(
 
     Args:
         batches, loss, evaluate, describe, choices: see ``train.loop.train``.
+        work: what is to be computed, for the estimate of memory.
         evaluate_every: optimizer steps between evaluations; None is an epoch.
         folder: where ``history.jsonl`` is written.
         unit: what the log counts.
+
+    Raises:
+        UserError: when memory runs out, or the loss is no number; what was saved before is intact.
 
     Returns:
         How far it came, and which weights stay: ``which`` (best or last), ``epoch`` and ``step``.
@@ -50,8 +57,11 @@ def fit(
     assert config.epochs and config.lr  # decided by ``for_base``
     optimizer = adamw(model, config.lr, config.weight_decay)
     progress = Progress()
+    device = next(model.parameters()).device
     if has_state(checkpoints):
         progress = load_state(checkpoints, model, optimizer, lambda text: show_note(console, text))
+    else:
+        tell(console, config, work, device)
     settings = LoopSettings(
         epochs=config.epochs,
         steps_per_epoch=-(-len(batches(0)) // config.accumulate),
@@ -65,7 +75,8 @@ def fit(
     )
     steps = settings.epochs * settings.steps_per_epoch
     how = {"console": console, "tensorboard": config.tensorboard, "unit": unit}
-    with RunLog(folder, steps, resumed_at=progress.step, sums=progress.sums, **how) as log:
+    log = RunLog(folder, steps, resumed_at=progress.step, sums=progress.sums, **how)
+    with within_memory(config, work, device), log:
         progress = train(
             model,
             optimizer,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 from rich.console import Console
+from torch import nn
 
-from gptailor.config import AssistantConfig, ClassifierConfig
+from gptailor.config import AssistantConfig, ClassifierConfig, TableConfig
 from gptailor.evaluate.format import duration
 from gptailor.model.decoder import Decoder
 from gptailor.model.device import choose_device
@@ -15,7 +16,8 @@ from gptailor.model.head import Classifier
 from gptailor.model.precision import in_bf16
 from gptailor.show import show_instructions, show_learned, show_pieces, show_plan, show_receipt
 from gptailor.tasks import assistant
-from gptailor.tasks.estimate import estimate_classifier
+from gptailor.tasks.estimate import Workload, matrix_speed
+from gptailor.tasks.memory import gib
 from gptailor.tasks.prepare import Prepared, prepare
 from gptailor.tasks.tuning import freeze_as
 
@@ -54,6 +56,12 @@ def inspect_assistant(config: AssistantConfig, console: Console, *, ids: bool) -
         record = records[place]
         pieces = prepared.tokenizer.pieces(record.ids.tolist())
         show_learned(console, record.where, pieces, record.learned.tolist(), record.ids.tolist() if ids else None)
+    console.print()
+    with torch.device("meta"):
+        decoder = Decoder(prepared.base.shape_with(prepared.tokenizer))
+        freeze_as(prepared.config, decoder)
+    lesson = assistant.Lesson(prepared, decoder, torch.device("meta"))
+    _show_workload(prepared.config, lesson.work, decoder, console)
 
 
 def _show_examples(prepared: Prepared, console: Console) -> None:
@@ -72,26 +80,23 @@ def _show_examples(prepared: Prepared, console: Console) -> None:
 
 def _show_estimate(prepared: Prepared, console: Console) -> None:
     config = prepared.config
-    assert config.epochs  # decided by ``for_base``
     shape = prepared.model_config()
     with torch.device("meta"):
         model = Classifier(Decoder(shape), len(prepared.names))
         depth = freeze_as(config, model)
     lengths = [max(len(text), prepared.width or 0) for text in prepared.ids("train")]
-    estimate = estimate_classifier(
-        shape,
-        lengths,
-        depth=depth,
-        trained=count_parameters(model)[1],
-        epochs=config.epochs,
-        batch_size=min(config.batch_size, len(lengths)),
-    )
-    device = choose_device(config.device)
+    _show_workload(config, Workload(shape, lengths, depth, count_parameters(model)[1]), model, console)
+
+
+def _show_workload(config: TableConfig, work: Workload, model: nn.Module, console: Console) -> None:
+    """What is about to be trained, and how long it will take in how much memory."""
+    assert config.epochs  # decided by ``for_base``
+    device, speed = choose_device(config.device), matrix_speed()
     bf16 = in_bf16(config.precision, device)
     show_plan(console, config, count_parameters(model), str(device), layers=str(config.layers), bf16=bf16)
-    memory, speed = f"{estimate.memory / 2**30:.1f} GiB", f"{estimate.speed / 1e9:.0f} GFLOP/s"
+    seconds, memory = work.seconds(config.epochs, config.batch_size, speed), gib(work.memory(config.batch_size))
     console.print(
-        f"estimate for training on this CPU: [bold]{duration(estimate.seconds)}[/] and [bold]{memory}[/] of memory "
-        f"(from {speed} measured; expect a factor of two either way)",
+        f"estimate for training on this CPU: [bold]{duration(seconds)}[/] and [bold]{memory}[/] of memory "
+        f"(from {speed / 1e9:.0f} GFLOP/s measured; expect a factor of two either way)",
         highlight=False,
     )

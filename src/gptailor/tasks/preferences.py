@@ -23,10 +23,14 @@ from gptailor.errors import UserError
 from gptailor.evaluate.card import write_preferences_card
 from gptailor.evaluate.metrics import accuracy_with_interval
 from gptailor.model.decoder import Decoder
+from gptailor.model.freeze import count_parameters
 from gptailor.model.precision import compute_in, in_bf16
+from gptailor.predict import tokens_at_once
 from gptailor.show import show_pairs
 from gptailor.tasks.answers import answer
+from gptailor.tasks.estimate import Workload
 from gptailor.tasks.fit import fit
+from gptailor.tasks.memory import fit_into_memory
 from gptailor.tasks.run import RunFolder, run_here
 from gptailor.tasks.tailored import begin
 from gptailor.tokenizer import Tokenizer
@@ -50,7 +54,6 @@ from gptailor.train.state import Progress
 from gptailor.weights.base import Base, open_base
 
 EVALUATIONS = 4  # in an epoch, when --evaluate-every is left open
-AT_ONCE = 8192  # tokens, with their padding, that are measured at once
 REFERENCE = "reference.safetensors"
 
 
@@ -116,6 +119,18 @@ class PairLesson:
         lengths = [pair.n_inputs for pair in self.parts["train"]]
         return shuffled(lengths, self.config.batch_size, self.config.seed, number)
 
+    @property
+    def work(self) -> Workload:
+        """What training on them takes."""
+        lengths = [pair.n_inputs for pair in self.parts["train"]]
+        return Workload(self.decoder.config, lengths, 0, count_parameters(self.decoder)[1], speaks=True, sides=2)
+
+    def trial(self, n_rows: int) -> Tensor:
+        """What the loss of the longest training pairs is made of."""
+        pairs = self.parts["train"]
+        rows = sorted(range(len(pairs)), key=lambda row: -pairs[row].n_inputs)[:n_rows]
+        return self.log_probabilities("train", rows)[0].sum()
+
     def describe(self, rows: list[int]) -> list[str]:
         """File and line of each pair of a batch."""
         return [self.parts["train"][row].where for row in rows]
@@ -156,7 +171,7 @@ class PairLesson:
         self.decoder.eval()
         pairs = self.parts[part]
         sums, counts = torch.empty(len(pairs), 2, device=self.device), torch.empty(len(pairs), 2, device=self.device)
-        for rows in by_length([2 * pair.n_inputs for pair in pairs], AT_ONCE):
+        for rows in by_length([2 * pair.n_inputs for pair in pairs], tokens_at_once(self.device)):
             sums[rows], counts[rows] = (figures.float() for figures in self.log_probabilities(part, rows))
         return sums, counts
 
@@ -237,13 +252,15 @@ def _run(config: PreferencesConfig, run: RunFolder, console: Console, stop: Stop
         prepared = prepare(config)
     config, receipt = prepared.config, prepared.receipt.to_dict()
     tailored = begin(config, prepared.base, prepared.tokenizer, prepared.template)
+    lesson = PairLesson(prepared, tailored.decoder, tailored.device)
+    config = fit_into_memory(config, run, lesson.work, lesson.device, lesson.decoder, lesson.trial)
+    tailored.config = lesson.config = config
     run.claim(config, receipt)
     if run.finished:
         console.print("this run is finished already: nothing to resume")
         return
     show_pairs(console, receipt)
     tailored.show(console)
-    lesson = PairLesson(prepared, tailored.decoder, tailored.device)
     with run.timed("reference"), console.status("the base reads the answers"):
         lesson.keep_reference(run.checkpoints / REFERENCE)
     with run.timed("base answers"):
@@ -304,6 +321,7 @@ def _fit(lesson: PairLesson, run: RunFolder, console: Console, stop: StopRequest
         evaluate=evaluate,
         describe=lesson.describe,
         choices=None,
+        work=lesson.work,
         evaluate_every=config.evaluate_every or -(-steps // EVALUATIONS),
         folder=run.path,
         checkpoints=run.checkpoints,

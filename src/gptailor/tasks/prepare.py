@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gptailor.config import ClassifierConfig
 from gptailor.data.classification import collect, cut, encode, label_names
@@ -37,9 +37,7 @@ class Prepared:
 
     def model_config(self) -> ModelConfig:
         """The decoder's shape; that of random weights follows the tokenizer."""
-        if self.base.pretrained:
-            return self.base.config
-        return replace(self.base.config, vocab_size=self.tokenizer.vocab_size)
+        return self.base.shape_with(self.tokenizer)
 
     def ids(self, part: str) -> list[list[int]]:
         """Token ids of a part's texts, as the model sees them."""

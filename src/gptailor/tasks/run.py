@@ -148,9 +148,14 @@ class RunFolder:
             self.checkpoints.mkdir(exist_ok=True)
             self._compare_named(_named_files(config))
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those that the run was begun with."""
+        return read_yaml(self.path / "run.yaml")[0]
+
     def compare(self, config: RunConfig) -> None:
         """Raises ``UserError`` when the run that is resumed had other options; how it is shown may change."""
-        wanted, (saved, _) = yaml.safe_load(dump_config(config)), read_yaml(self.path / "run.yaml")
+        wanted, saved = yaml.safe_load(dump_config(config)), self.options
         differ = [key for key in wanted if key not in SHOWN_ONLY and saved.get(key) != wanted[key]]
         if differ:
             changes = "; ".join(f"{key} was {saved.get(key)!r} and is now {wanted[key]!r}" for key in differ)

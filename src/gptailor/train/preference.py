@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gptailor.errors import UserError
+from gptailor.model.linear import product
 from gptailor.train.durable import put_in_place
 from gptailor.train.losses import IGNORED, as_in_products
 from gptailor.train.state import UNREADABLE
@@ -177,7 +178,7 @@ class _ChunkedLogProbabilities(torch.autograd.Function):
         """States (N, C), head (V, C), targets (N,) -> (N,) float32."""
         weight, found, sums = head.to(states.dtype), [], []
         for part, target in zip(states.split(chunk), targets.split(chunk), strict=True):
-            logits = (part @ weight.T).float()  # (chunk, V)
+            logits = product(part, weight).float()  # (chunk, V)
             sums.append(logits.logsumexp(-1))
             found.append(logits.gather(1, target[:, None])[:, 0] - sums[-1])
         ctx.save_for_backward(states, head, targets, torch.cat(sums))
@@ -193,10 +194,10 @@ class _ChunkedLogProbabilities(torch.autograd.Function):
         for begin in range(0, len(states), ctx.chunk):
             at = slice(begin, begin + ctx.chunk)
             scale = gradients[0][at, None].float()
-            logits = (states[at] @ weight.T).float()  # (chunk, V)
+            logits = product(states[at], weight).float()  # (chunk, V)
             d_logits = logits.sub_(sums[at, None]).exp_().mul_(-scale)
             d_logits = d_logits.scatter_add_(1, targets[at, None], scale).to(states.dtype)
-            d_states[at] = d_logits @ weight
+            d_states[at] = product(d_logits, weight.T)
             if d_head is not None:
-                d_head += (d_logits.T @ states[at]).to(head.dtype)
+                d_head += product(d_logits.T, states[at].T).to(head.dtype)
         return d_states, d_head, None, None

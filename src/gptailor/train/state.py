@@ -195,7 +195,7 @@ def _written(place: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, 
         checksum = _checksum(on_cpu, metadata)
         save_file(on_cpu, file, metadata={**metadata, "sha256": checksum})
         sync(file)
-        if _checksum_on_disk(file, on_cpu, metadata) != checksum:
+        if not _holds(file, on_cpu, {**metadata, "sha256": checksum}):
             raise ValueError("the file does not hold what was written")
         yield file
     except (SafetensorError, ValueError, KeyError) as error:
@@ -218,8 +218,11 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
     return _digest(tensors, metadata, lambda name: [tensors[name].reshape(-1).view(torch.uint8).numpy()])
 
 
-def _checksum_on_disk(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """That of a file that should hold these tensors; it is read piece by piece, for mapped it would count as memory."""
+def _holds(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bool:
+    """Whether a file holds these; it is read piece by piece, for what is mapped counts as memory."""
+    with safe_open(file, framework="pt") as opened:  # reads the header only
+        if opened.metadata() != metadata or set(opened.keys()) != set(tensors):
+            return False
     with file.open("rb") as opened:
         begin = 8 + int.from_bytes(opened.read(8), "little")
         header = json.loads(opened.read(begin - 8))
@@ -230,7 +233,9 @@ def _checksum_on_disk(file: Path, tensors: Mapping[str, Tensor], metadata: Mappi
             for at in range(first, end, PIECE):
                 yield opened.read(min(PIECE, end - at))
 
-        return _digest(tensors, metadata, content)
+        shapes = all(header[name]["shape"] == list(tensor.shape) for name, tensor in tensors.items())
+        own = {name: value for name, value in metadata.items() if name != "sha256"}
+        return shapes and _digest(tensors, own, content) == metadata["sha256"]
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], content: Callable[[str], Iterable[Any]]) -> str:

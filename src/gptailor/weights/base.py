@@ -46,6 +46,10 @@ class Base:
     tokenizer: Tokenizer | None
     read: Callable[[Tokenizer, torch.dtype], Decoder]
 
+    def shape_with(self, tokenizer: Tokenizer) -> ModelConfig:
+        """The decoder's shape; that of random weights follows the tokenizer that will be used."""
+        return self.config if self.pretrained else replace(self.config, vocab_size=tokenizer.vocab_size)
+
     def load(self, tokenizer: Tokenizer, dtype: torch.dtype = torch.float32) -> Decoder:
         """The decoder with weights of this type, for the vocabulary of the tokenizer that will be used."""
         return self.read(tokenizer, dtype)
