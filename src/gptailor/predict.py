@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from gptailor.data.batching import by_length, collate
+from gptailor.data.batching import collate
 from gptailor.errors import UserError, listing
 from gptailor.evaluate.metrics import softmax
 from gptailor.model.device import choose_device
 from gptailor.model.head import Classifier
 from gptailor.model.lora import use
 from gptailor.model.precision import check_precision, lower, read_in
+from gptailor.model.together import by_length, tokens_at_once
 from gptailor.tokenizer import Tokenizer
 from gptailor.weights.adapters import HEAD, read_adapter
 from gptailor.weights.base import base_of, identity, trained_on
@@ -133,11 +134,6 @@ def fit(ids: Sequence[list[int]], settings: ClassifierSettings, pad: int) -> lis
     """Cuts each text to what the model takes and, where padding counts as text, fills it up."""
     cut = [text[: settings.max_length] for text in ids]
     return [text + [pad] * ((settings.padded_to or 0) - len(text)) for text in cut]
-
-
-def tokens_at_once(device: torch.device) -> int:
-    """How many tokens, with padding, go through a model together where nothing is learned."""
-    return 512 if device.type == "cpu" else 16_384  # more leave a processor's caches
 
 
 @torch.no_grad()

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptailor.data.batching import Batch, by_length, collate, shuffled
+from gptailor.data.batching import Batch, collate, shuffled
+from gptailor.model.together import by_length
 
 LENGTHS = st.lists(st.integers(0, 300), max_size=150)
 

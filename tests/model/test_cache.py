@@ -36,7 +36,7 @@ def last_hidden(decoder: Decoder, text: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("at_once", [16, 512])
 @torch.no_grad()
 def test_rows_of_different_lengths_read_on_as_if_alone(decoder: Decoder, monkeypatch: pytest.MonkeyPatch, at_once: int):
-    monkeypatch.setattr(cache_file, "AT_ONCE", at_once)  # three parts, or one
+    monkeypatch.setattr(cache_file, "tokens_at_once", lambda device: at_once)  # three parts, or one
     texts, ahead = texts_of([9, 24, 13, 10]), 8  # the second ends with the context
     cache = cache_for(decoder, 4, 24)
     hidden = cache.read(decoder, [text[:-ahead] for text in texts])
@@ -76,8 +76,3 @@ def test_rows_that_leave_make_room_and_the_others_read_on(decoder: Decoder):
     expected = [last_hidden(decoder, [*texts[2], 3, 8]), last_hidden(decoder, [*texts[4], 2, 9])]
     torch.testing.assert_close(hidden, torch.stack(expected), atol=1e-4, rtol=1e-4)
     assert cache.keep([0, 1]) == [0, 1] and cache.keep([]) == [] == cache.lengths
-
-
-def test_prompts_of_similar_length_are_read_together():
-    assert cache_file._parts([9, 600, 500]) == [[1], [2], [0]]
-    assert cache_file._parts([9, 200, 250, 8]) == [[2, 1], [0, 3]]

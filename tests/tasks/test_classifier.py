@@ -17,9 +17,8 @@ from safetensors.torch import load_file
 
 import gptailor
 from gptailor.config import ClassifierConfig, load_config
-from gptailor.data.batching import by_length
 from gptailor.errors import UserError
-from gptailor.predict import tokens_at_once
+from gptailor.model.together import by_length, tokens_at_once
 from gptailor.tasks import classifier, feed
 from gptailor.tasks.prepare import prepare
 from gptailor.train.loop import StopRequest

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gptailor.data.batching import Batch, by_length, collate
+from gptailor.data.batching import Batch, collate
 from gptailor.model.decoder import Decoder
 from gptailor.model.head import Classifier
+from gptailor.model.together import by_length
 from gptailor.train import trunk
 from gptailor.train.trunk import Trunk, keep_trunk
 

@@ -58,19 +58,3 @@ def shuffled(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> 
         window = sorted(order[begin : begin + WINDOW * batch_size].tolist(), key=lambda row: lengths[row])
         batches += [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
     return [batches[index] for index in random.permutation(len(batches))]
-
-
-def by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """All rows in batches of similar length, longest first, each of at most ``max_tokens`` with its padding.
-
-    A text longer than that is a batch of its own. Longest first, so that memory runs out at once or never.
-    """
-    batches: list[list[int]] = []
-    width = 0
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batches and (len(batches[-1]) + 1) * width <= max_tokens:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-            width = max(1, lengths[row])
-    return batches

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from gptailor.model.config import ModelConfig
 from gptailor.model.decoder import Decoder
-
-AT_ONCE = 512  # tokens of prompts that are read together: more gain nothing, and take more memory
+from gptailor.model.together import by_length, tokens_at_once
 
 
 class Cache:
@@ -47,7 +46,7 @@ class Cache:
             assert all(len(ids) == 1 for ids in tokens), "padding would take the slots of tokens to come"
             return self._read(decoder, range(len(tokens)), tokens)
         hidden = self.keys.new_empty(len(tokens), decoder.config.n_embd)
-        for rows in _parts([len(ids) for ids in tokens]):
+        for rows in by_length([len(ids) for ids in tokens], tokens_at_once(self.keys.device)):
             hidden[rows] = self._read(decoder, rows, [tokens[row] for row in rows]).to(hidden.dtype)
         return hidden
 
@@ -101,14 +100,3 @@ class Cache:
                 self.values[:, place] = self.values[:, row]
         self.lengths = [self.lengths[row] for row in order]
         return order
-
-
-def _parts(lengths: Sequence[int]) -> list[list[int]]:
-    """Rows of similar length together, ``AT_ONCE`` tokens with padding at most: 9, 200, 250, 8 give [2, 1], [0, 3]."""
-    parts: list[list[int]] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if parts and (len(parts[-1]) + 1) * lengths[parts[-1][0]] <= AT_ONCE:
-            parts[-1].append(row)
-        else:
-            parts.append([row])
-    return parts

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gptailor.data.batching import Batch, by_length, collate, shuffled
+from gptailor.data.batching import Batch, collate, shuffled
 from gptailor.evaluate.metrics import confusion_counts, macro_scores
 from gptailor.model.device import choose_device
 from gptailor.model.freeze import count_parameters
 from gptailor.model.head import Classifier
 from gptailor.model.precision import compute_in, in_bf16
-from gptailor.predict import tokens_at_once
+from gptailor.model.together import by_length, tokens_at_once
 from gptailor.tasks.estimate import Workload
 from gptailor.tasks.prepare import Prepared
 from gptailor.tasks.tuning import adapter_base, freeze_as

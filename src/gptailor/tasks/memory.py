@@ -116,9 +116,8 @@ def fit_into_memory(
         sizes = [size for size in divisors if there is None or size == 1 or work.memory(size) <= there]
     for size in sizes:
         # What was decided is what the run is repeated with.
-        chosen = config.model_copy(
-            update={"batch_size": size, "accumulate": per_step // size if config.auto_batch else config.accumulate}
-        ).model_copy(update={"auto_batch": False})
+        decided = {"batch_size": size, "accumulate": per_step // size, "auto_batch": False}
+        chosen = config.model_copy(update=decided)
         try:
             with within_memory(chosen, work, device):
                 try_longest(model, trial, size)

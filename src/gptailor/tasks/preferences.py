@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from gptailor.config import PreferencesConfig, load_config, user_path, with_absolute_paths
-from gptailor.data.batching import by_length, shuffled
+from gptailor.data.batching import shuffled
 from gptailor.data.encoding import prompt_ids
 from gptailor.data.inputs import read_parts
 from gptailor.data.instruction import arrange
@@ -25,7 +25,7 @@ from gptailor.evaluate.metrics import accuracy_with_interval
 from gptailor.model.decoder import Decoder
 from gptailor.model.freeze import count_parameters
 from gptailor.model.precision import compute_in, in_bf16
-from gptailor.predict import tokens_at_once
+from gptailor.model.together import by_length, tokens_at_once
 from gptailor.show import show_pairs
 from gptailor.tasks.answers import answer
 from gptailor.tasks.estimate import Workload

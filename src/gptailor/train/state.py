@@ -220,9 +220,6 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 def _holds(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bool:
     """Whether a file holds these; it is read piece by piece, for what is mapped counts as memory."""
-    with safe_open(file, framework="pt") as opened:  # reads the header only
-        if opened.metadata() != metadata or set(opened.keys()) != set(tensors):
-            return False
     with file.open("rb") as opened:
         begin = 8 + int.from_bytes(opened.read(8), "little")
         header = json.loads(opened.read(begin - 8))
@@ -233,9 +230,12 @@ def _holds(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
             for at in range(first, end, PIECE):
                 yield opened.read(min(PIECE, end - at))
 
-        shapes = all(header[name]["shape"] == list(tensor.shape) for name, tensor in tensors.items())
+        same = header.pop("__metadata__", None) == metadata
+        shapes = {name: entry["shape"] for name, entry in header.items()}
+        if not same or shapes != {name: list(tensor.shape) for name, tensor in tensors.items()}:
+            return False
         own = {name: value for name, value in metadata.items() if name != "sha256"}
-        return shapes and _digest(tensors, own, content) == metadata["sha256"]
+        return _digest(tensors, own, content) == metadata["sha256"]
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], content: Callable[[str], Iterable[Any]]) -> str:
