@@ -87,6 +87,7 @@ ROWS = {
             "gptailor": Contestant("gptailor"),
             "gptailor, frozen in bf16": Contestant("gptailor", options={"frozen_in": "bf16"}),
             "gptailor, bf16": Contestant("gptailor", "bf16"),
+            "gptailor, bf16, frozen in bf16": Contestant("gptailor", "bf16", {"frozen_in": "bf16"}),
         },
         floors.adapters,
     ),

@@ -72,7 +72,7 @@ def measure(folder: Path, name: str, size: str, way: str, seed: int) -> dict[str
     else:
         feed = build(prepared)
         with tempfile.TemporaryDirectory() as place:
-            fit_classifier(feed, Path(place), Path(place) / "checkpoints", Console(quiet=True), StopRequest())
+            fit_classifier(feed, Path(place), Path(place), Console(quiet=True), StopRequest())
         pad = prepared.tokenizer.end_of_text
         predicted = logits_of(feed.model.eval(), prepared.ids("test"), pad, feed.device).argmax(1)
     right = int((predicted == labels).sum())

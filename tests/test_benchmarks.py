@@ -254,3 +254,18 @@ def test_every_row_runs(tmp_path: Path) -> None:
         assert all(reason.startswith(("not offered", "its env")) for reason in line["skipped"].values())
         figures = [one["figure"] for measured in line["runs"].values() for one in measured]
         assert figures and min(figures) > 0 and line["machine"]["fp32"] > 0
+
+
+# --- what pretraining is worth ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["random weights", "TF-IDF"])
+def test_every_way_is_measured_on_the_same_texts(
+    on_path: None, moods: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    transfer = module("transfer")
+    monkeypatch.setitem(transfer.SETS, "moods", {"data": str(moods)})
+    monkeypatch.setitem(transfer.WAYS, "random weights", "random:n_layer=1,n_head=2,n_embd=16,context_length=64")
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # it is for a process of its own
+    found = transfer.measure(moods.parent, "moods", "50", way, 123)
+    assert (found["size"], found["way"]) == ("50", way) and 0 < found["right"] <= found["n"] == 24

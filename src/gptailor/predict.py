@@ -25,7 +25,7 @@ from gptailor.weights.base import base_of, identity, trained_on
 from gptailor.weights.folder import ClassifierFolder, ClassifierSettings, load_classifier, load_on
 
 TOLERANCE = 1e-4  # largest difference of logits that the order of float32 sums explains
-TOLERANCE_HALF = 5e-2  # the same where the model was trained on matrices and inputs rounded to bf16
+TOLERANCE_HALF = 5e-2  # the same where matrices were rounded to bf16
 
 
 def load(folder: str | Path, device: str = "auto", precision: str = "fp32") -> TextClassifier:
@@ -165,15 +165,15 @@ def self_check(
     a batch, with five more padding tokens on the right, and with five on the left.
 
     Args:
-        trained: logits (N, K) of the texts before the model was saved.
+        trained: logits (N, K) of the texts in fp32 before the model was saved.
 
     Returns:
-        ``texts``, ``max_difference`` (of logits, relative to the largest of them if that is above 1) and ``tolerance``.
+        ``texts``, ``max_difference`` (see ``difference``) and ``tolerance``.
     """
     model, pad, device = classifier.model, classifier.tokenizer.end_of_text, classifier.device
     ids = fit(classifier.tokenizer.encode_many(texts), classifier.settings, pad)
     together = torch.from_numpy(logits_of(model, ids, pad, device))
-    worst = 0.0
+    differences = []
     for text, row, before in zip(ids, together, torch.from_numpy(trained), strict=True):
         real = torch.ones(1, len(text), dtype=torch.bool, device=device)
         alone = torch.tensor([text], device=device)
@@ -182,9 +182,31 @@ def self_check(
         right, left = (torch.nn.functional.pad(alone, sides, value=pad) for sides in ((0, room), (room, 0)))
         real_right, real_left = (torch.nn.functional.pad(real, sides) for sides in ((0, room), (room, 0)))
         others = [before, row, model(right, real_right)[0].float().cpu(), model(left, real_left)[0].float().cpu()]
-        scale = max(1.0, float(reference.abs().max()))
-        worst = max(worst, *(float((other - reference).abs().max()) / scale for other in others))
-    return {"texts": len(ids), "max_difference": worst, "tolerance": tolerance}
+        differences += [difference(other.numpy(), reference.numpy()) for other in others]
+    return {"texts": len(ids), "max_difference": float(np.max(differences)), "tolerance": tolerance}
+
+
+def rounding(half: np.ndarray, exact: np.ndarray) -> dict[str, float]:
+    """What products in bf16, in which a run was trained and measured, change against fp32, in which its folder is used.
+
+    A model can come to rest on differences between texts that are no larger than bf16 rounds; its figures are then not
+    those of its folder.
+
+    Args:
+        half, exact: logits (N, K) of the same texts.
+
+    Returns:
+        ``texts``, ``same_label`` (how many of them), ``max_difference`` (see ``difference``), and ``tolerance``, above
+        which it is worth telling.
+    """
+    worst = float(np.max([difference(*pair) for pair in zip(half, exact, strict=True)]))
+    same = int((half.argmax(1) == exact.argmax(1)).sum())
+    return {"texts": len(exact), "same_label": same, "max_difference": worst, "tolerance": TOLERANCE_HALF}
+
+
+def difference(logits: np.ndarray, reference: np.ndarray) -> float:
+    """The largest difference of a text's logits (K,), relative to the largest of them if that is above 1."""
+    return float(np.abs(logits - reference).max() / max(1.0, np.abs(reference).max()))
 
 
 def require(check: Mapping[str, float]) -> None:

@@ -210,9 +210,18 @@ def show_results(console: Console, metrics: Mapping[str, Any], verdict: str, fol
             if spread["mean"] is not None and spread["sd"] is not None:
                 told = f"{spread['mean']:.2%} ± {spread['sd']:.2%} (mean, standard deviation)"
                 console.print(f"{spread['seeds']} seeds, {name}: {told}", highlight=False)
+    _show_rounding(console, metrics.get("rounding"))
     shown = visible(shlex.quote(str(folder)))
     console.print(f"model folder  {shown}\nreport        {visible(str(folder / 'report.html'))}", highlight=False)
     console.print(f'try           gptailor predict {shown} "a text of yours"', highlight=False)
+
+
+def _show_rounding(console: Console, found: Mapping[str, Any] | None) -> None:
+    """A note where the figures are those of bf16 and not of the folder."""
+    if found and (found["same_label"] < found["texts"] or found["max_difference"] > found["tolerance"]):
+        told = f"{found['same_label']} of {found['texts']} texts get the same label and the logits differ by up to "
+        told += f"{found['max_difference']:.2g}; the figures above are those of bf16. --precision fp32 has no such gap"
+        show_note(console, f"between bf16, in which this run computed, and fp32, in which its folder is used, {told}")
 
 
 def show_resume(console: Console, folder: Path, task: str = "classifier") -> None:

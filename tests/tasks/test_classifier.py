@@ -19,6 +19,8 @@ import gptailor
 from gptailor.config import ClassifierConfig, load_config
 from gptailor.errors import UserError
 from gptailor.model.together import by_length, tokens_at_once
+from gptailor.predict import require, rounding, self_check
+from gptailor.show import show_results
 from gptailor.tasks import classifier, feed
 from gptailor.tasks.prepare import prepare
 from gptailor.train.loop import StopRequest
@@ -288,8 +290,31 @@ def test_training_in_bf16_is_near_that_in_fp32(moods: Path, tmp_path: Path, laye
     exact, half = (metrics[name]["kept"]["validation_loss"] for name in ("fp32", "bf16"))
     assert half != exact
     assert half == pytest.approx(exact, abs=0.02)
-    assert {name: one["self_check"]["tolerance"] for name, one in metrics.items()} == {"fp32": 1e-4, "bf16": 0.05}
+    assert {one["self_check"]["tolerance"] for one in metrics.values()} == {1e-4}, "a folder is used in fp32"
+    assert "rounding" not in metrics["fp32"]
+    rounded = metrics["bf16"]["rounding"]
+    assert rounded["texts"] == rounded["same_label"] and 1e-5 < rounded["max_difference"] < rounded["tolerance"]
     assert {tensor.dtype for tensor in load_file(folders["bf16"] / "model.safetensors").values()} == {torch.float32}
+
+
+def test_figures_that_are_not_those_of_the_folder_are_told(trained: Path) -> None:
+    exact = np.array([[2.0, 1.0], [0.1, 0.2], [-3.0, 4.0]])
+    near, far = exact + 0.01, exact.copy()
+    far[1] = [0.2, 0.1]
+    metrics = read(trained, "metrics.json")
+    said = {}
+    for name, half in (("near", near), ("far", far)):
+        with (console := Console(width=200, quiet=False)).capture() as capture:
+            show_results(console, {**metrics, "rounding": rounding(half, exact)}, "", trained)
+        said[name] = capture.get()
+    assert "note:" not in said["near"]
+    assert "2 of 3 texts get the same label and the logits differ by up to 0.1;" in said["far"]
+
+
+def test_logits_that_are_no_numbers_are_no_small_difference(trained: Path) -> None:
+    check = self_check(gptailor.load(trained), ["good and fine"], np.array([[np.nan, 1.0]], np.float32))
+    with pytest.raises(UserError, match="logits change by nan"):
+        require(check)
 
 
 def test_a_frozen_trunk_takes_half_the_room_in_bf16(moods: Path, tmp_path: Path) -> None:

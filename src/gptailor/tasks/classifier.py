@@ -17,7 +17,7 @@ from gptailor.evaluate.metrics import softmax
 from gptailor.evaluate.report import write_report
 from gptailor.model.freeze import count_parameters
 from gptailor.model.precision import compute_in
-from gptailor.predict import TOLERANCE, TOLERANCE_HALF, TextClassifier, load, logits_of, require, self_check
+from gptailor.predict import TOLERANCE, TOLERANCE_HALF, TextClassifier, load, logits_of, require, rounding, self_check
 from gptailor.show import show_plan, show_receipt, show_trunk
 from gptailor.tasks.feed import Feed, build
 from gptailor.tasks.fit import fit
@@ -171,10 +171,12 @@ def _finish(feed: Feed, run: RunFolder, kept: dict[str, Any], *, finished: bool)
     saved = ClassifierFolder(model, prepared.tokenizer, prepared.names, settings)
     save_classifier(run.path, saved, adapter_on=feed.adapter_on)
     checked = [example.text for example in prepared.parts["validation"][:CHECKED]]
-    trained = outputs["validation"][0][:CHECKED]
-    tolerance = TOLERANCE_HALF if feed.in_bf16 or prepared.config.frozen_in == "bf16" else TOLERANCE
+    exact = logits_of(model, prepared.ids("validation")[:CHECKED], pad, feed.device)
+    if feed.in_bf16:
+        metrics["rounding"] = rounding(outputs["validation"][0][:CHECKED], exact)
+    tolerance = TOLERANCE_HALF if prepared.config.frozen_in == "bf16" else TOLERANCE
     del model, saved, feed.model, feed.trunk  # or there would be two models in memory
-    metrics["self_check"] = self_check(load(run.path, str(feed.device)), checked, trained, tolerance)
+    metrics["self_check"] = self_check(load(run.path, str(feed.device)), checked, exact, tolerance)
     run.write_metrics(metrics)
     require(metrics["self_check"])
     return metrics
