@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from gptailor import cli
+from gptailor.__main__ import FRONT
 from tests.tiny import TINY
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -188,18 +192,25 @@ def test_predict_without_a_model(gptailor: Cli, tmp_path: Path, arguments: list[
     assert code == 1 and told.startswith("Error:") and "Traceback" not in told
 
 
-def test_help_imports_nothing_heavy() -> None:
-    script = (
-        "import sys; sys.argv = ['gptailor', '--help']\n"
-        "from gptailor import cli\n"
-        "try: cli.main()\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'numpy', 'sklearn', 'tokenizers', 'matplotlib', 'transformers'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "predict" in done.stdout
+def test_the_front_page_is_there_at_once() -> None:
+    script = "import sys; from gptailor.__main__ import main; main(); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script, "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Tailor a small language model")
+    loaded = {name.split(".")[0] for name in done.stderr.split()}
+    assert loaded & {"gptailor", "typer", "pydantic", "yaml", "rich", "numpy", "torch"} == {"gptailor"}
+
+
+def test_the_front_page_names_every_command_and_no_other() -> None:
+    def named(group: Any) -> set[str]:
+        return {
+            f"{name} {below}".strip()
+            for name, command in group.commands.items()
+            for below in (named(command) if hasattr(command, "commands") else [""])
+        }
+
+    listed = re.findall(r"^  ([a-z]+(?: [a-z]+)?) (?=[A-Z])", FRONT, flags=re.MULTILINE)
+    assert sorted(listed) == sorted(named(typer.main.get_command(cli.app)))
+    assert max(map(len, FRONT.splitlines())) <= 100
 
 
 HOSTILE = "a [/] b [bold] \x1b[31mred"
