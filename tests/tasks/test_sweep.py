@@ -119,6 +119,13 @@ def test_two_sweeps_do_not_share_a_folder(recipe: Path, tmp_path: Path, stand_in
     assert stand_in == []
 
 
+def test_a_folder_with_other_files_is_left_alone(recipe: Path, trained: Path) -> None:
+    before = sorted(trained.iterdir())
+    with pytest.raises(UserError, match="holds other files than those of a sweep"):
+        sweep(recipe, trained)
+    assert sorted(trained.iterdir()) == before
+
+
 def test_the_table_needs_a_sweep(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no sweep"):
         sweep(recipe, tmp_path / "none", only_table=True)

@@ -75,7 +75,10 @@ def _not_texts(table: Table, key: str, values: Sequence[Any], *, may_be_null: bo
         return []
     allowed = (str, type(None)) if may_be_null else (str,)
     wrong = [line for line, value in zip(table.lines, values, strict=True) if not isinstance(value, allowed)]
-    return [UserError(f"{table.path}: {key} is no text in the records {listing(wrong, 5)}")] if wrong else []
+    if not wrong:
+        return []
+    found = f"{table.path}: {key} is no text in the records {listing(wrong, 5)}"
+    return [UserError(found, expected='text in quotes; "" for an answer that is empty')]
 
 
 # --- metrics against the reference ------------------------------------------------------------------------------------

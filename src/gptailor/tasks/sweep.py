@@ -24,7 +24,7 @@ from gptailor.errors import UserError
 from gptailor.evaluate.format import duration, plural
 from gptailor.evaluate.table import METRICS, Line, Metric, headline, read_result, write_table
 from gptailor.show import visible
-from gptailor.tasks.lock import FolderLock
+from gptailor.tasks.lock import LOCK, FolderLock
 from gptailor.tasks.recipe import Recipe, Row, arguments, read_recipe
 from gptailor.tasks.run import SHOWN_ONLY, RunFolder
 from gptailor.train.loop import StopRequest, stop_on_interrupt
@@ -145,6 +145,8 @@ def sweep_command(
     if only_table and not (folder / RECORD).exists():
         raise UserError(f"{folder} holds no sweep", hint="leave --table out to begin one, or name its folder by --out")
     folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / RECORD).exists() and any(file.name != LOCK for file in folder.iterdir()):
+        raise UserError(f"{folder} holds other files than those of a sweep", hint="a new folder as --out")
     sweep = Sweep(recipe, folder)
     if only_table:
         _show(sweep, console)
