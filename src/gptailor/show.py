@@ -138,9 +138,10 @@ def show_plan(
 ) -> None:
     """What is about to be trained, with everything that was decided for the user."""
     total, trained = parameters
+    epochs = "epoch" if config.epochs == 1 else "epochs"
     console.print(
         f"[bold]{visible(config.base)}[/]: {total:,} parameters, {trained:,} trained (layers: {layers}), "
-        f"on {device} in {'bf16' if bf16 else 'fp32'}; {config.epochs} epochs, batch {config.batch_size}, "
+        f"on {device} in {'bf16' if bf16 else 'fp32'}; {config.epochs} {epochs}, batch {config.batch_size}, "
         f"rate {config.lr:g}",
         highlight=False,
     )

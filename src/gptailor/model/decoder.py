@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptailor.model.config import ModelConfig
-from gptailor.model.linear import Linear, product
+from gptailor.model.linear import Linear, PackedLinear, product
 
 # New keys and values (B, H, T, D) each -> those of earlier tokens too, (B, H, S, D) each; see ``cache``.
 Past = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -76,7 +76,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
-        return self.down(F.gelu(self.up(x), approximate="tanh"))
+        fused = isinstance(self.up, Linear | PackedLinear)  # a wrapped layer has more to do than a product
+        return self.down(self.up(x, gelu=True) if fused else F.gelu(self.up(x), approximate="tanh"))
 
 
 class Block(nn.Module):

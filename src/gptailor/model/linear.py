@@ -21,23 +21,48 @@ ONEDNN = (
 )
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b: x (..., in), W (out, in) and b (out,) -> (..., out); ``F.linear`` is its plain twin."""
-    if not _by_onednn(x, weight):
-        return F.linear(x, weight, bias)
-    if torch.is_grad_enabled() and (
-        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
-    ):
-        return _Product.apply(x, weight, bias)
-    return _onednn(x, weight, bias)
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:
+    """x W^T + b: x (..., in), W (out, in) and b (out,) -> (..., out); ``F.linear`` is its plain twin.
+
+    Args:
+        gelu: give GELU of it, in the tanh form; in the same pass where nothing is learned.
+    """
+    learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
+    fast = _by_onednn(x, weight)
+    if fast and not learns:
+        return _onednn(x, weight, bias, gelu=gelu)
+    out = _Product.apply(x, weight, bias) if fast else F.linear(x, weight, bias)
+    return F.gelu(out, approximate="tanh") if gelu else out
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` with the faster product."""
+    """``nn.Linear`` with the faster product; where it is frozen and computes in bf16, from a packed copy."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
-        return product(input, self.weight, self.bias)
+    _copy: tuple[tuple[int, int], PackedLinear] | None = None  # in a tuple, for it is no part of the model
+
+    def forward(self, input: Tensor, *, gelu: bool = False) -> Tensor:
+        """(..., in) -> (..., out); see ``product``."""
+        if self._packable(input):
+            return self._packed()(input.bfloat16(), gelu=gelu)
+        return product(input, self.weight, self.bias, gelu=gelu)
+
+    def _packable(self, x: Tensor) -> bool:
+        """Whether autocast would round the weight to bf16, and anew each time, though it is always the same one."""
+        if not (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16):
+            return False
+        learns = self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
+        learns = learns or (torch.is_grad_enabled() and x.requires_grad)
+        return not learns and self.in_features > 1 and packs(x.device)
+
+    def _packed(self) -> PackedLinear:
+        key = self.weight.data_ptr(), self.weight._version
+        if self._copy is None or self._copy[0] != key:
+            self._copy = key, PackedLinear(self.weight, self.bias)
+        return self._copy[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the copy, which cannot be copied or pickled."""
+        return {name: value for name, value in self.__dict__.items() if name != "_copy"}
 
 
 def packs(device: torch.device) -> bool:
@@ -56,9 +81,9 @@ class PackedLinear(nn.Module):
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(torch.bfloat16), 1)
         self.bias = None if bias is None else bias.detach().to(torch.bfloat16)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out), both in bf16."""
-        return _onednn(x, self.packed, self.bias)
+    def forward(self, x: Tensor, *, gelu: bool = False) -> Tensor:
+        """(..., in) -> (..., out), both in bf16; see ``product``."""
+        return _onednn(x, self.packed, self.bias, gelu=gelu)
 
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
@@ -72,11 +97,13 @@ def _dense(matrix: Tensor) -> bool:
     return matrix.is_contiguous() or (matrix.dim() == 2 and matrix.t().is_contiguous())
 
 
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:
     if weight.size(1) < 2:  # which it refuses
-        return F.linear(x, weight, bias)
+        out = F.linear(x, weight, bias)
+        return F.gelu(out, approximate="tanh") if gelu else out
     x, weight = (matrix if matrix.is_mkldnn or _dense(matrix) else matrix.contiguous() for matrix in (x, weight))
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    last = ("gelu", [], "tanh") if gelu else ("none", [], "")
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *last)
 
 
 class _Product(torch.autograd.Function):
