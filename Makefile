@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 DEMO := runs/demo
 SAMPLE := src/gptailor/assets/sample
 
-.PHONY: help demo test test-slow check format bench thimble clean
+.PHONY: help demo test test-slow coverage mutants check format bench thimble clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,8 +28,18 @@ demo: $(READY)  ## train, evaluate and use a classifier and an assistant on the 
 test: $(READY)  ## run the tests (offline, a few minutes)
 	$(BIN)/python -m pytest -n 2
 
-test-slow: $(READY)  ## what takes minutes: runs killed 54 times, at any moment; 120,000 broken files
+test-slow: $(READY)  ## what takes minutes: runs killed 72 times, at any moment; 120,000 broken files
 	$(BIN)/python -m pytest -m slow
+
+# Without tests/fuzz: it bounds seconds, of which the measuring takes many.
+coverage: $(READY)  ## what the tests reach: lines and branches (twice as long as test)
+	$(BIN)/python -m pytest -n 2 --ignore=tests/fuzz --cov
+	@$(BIN)/coverage json -q -o - | $(BIN)/python -c "import json, sys; found = json.load(sys.stdin)['totals']; \
+	  print(*(f'{found[key]:.1f} % ' + key for key in ('percent_statements_covered', 'percent_branches_covered')))"
+
+mutants: $(READY)  ## faults that no test sees (an hour; in a copy): make mutants ONLY="gptailor.data.splits*"
+	$(BIN)/mutmut run $(ONLY)
+	@$(BIN)/mutmut results
 
 check: $(READY)  ## lint, types, direction of imports
 	$(BIN)/ruff check .
@@ -48,7 +58,7 @@ thimble: $(READY)  ## train the base model that comes with GPTailor (hours on tw
 	$(BIN)/python scripts/make_thimble.py $(TEXT)
 
 clean:  ## remove the environments and the runs
-	rm -rf $(VENV) runs benchmarks/.envs benchmarks/.work
+	rm -rf $(VENV) runs mutants benchmarks/.envs benchmarks/.work
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Creating the environment in $(VENV) (about 2 GB; torch is the largest part) ..."

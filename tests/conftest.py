@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
 import shutil
@@ -15,7 +16,7 @@ import torch
 
 from gptailor.model.config import ModelConfig
 from gptailor.model.decoder import Decoder
-from tests.tiny import BAD, GOOD, run, sentence
+from tests.tiny import BAD, GOOD, run, save_assistant, sentence
 
 torch.set_num_threads(1)  # tiny tensors gain nothing from more, and parallel workers lose
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -68,6 +69,23 @@ def moods(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with file.open("w", newline="", encoding="utf-8") as opened:
         csv.writer(opened).writerows([("text", "label"), *list(rows.items())[:120]])
     return file
+
+
+@pytest.fixture(scope="session")
+def files(
+    moods: Path, make_decoder: Callable[..., Decoder], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Data for each task, of the same texts: with labels, as questions, with a worse answer too, alone; and a model."""
+    folder = tmp_path_factory.mktemp("files")
+    with moods.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    asked = [{"instruction": "Good or bad?", "input": row["text"], "output": f"it was {row['label']}"} for row in rows]
+    pairs = [{**row, "chosen": row["output"], "rejected": "that is hard to say"} for row in asked]
+    (folder / "assistant.json").write_text(json.dumps(asked))
+    (folder / "preferences.json").write_text(json.dumps(pairs))
+    (folder / "base.jsonl").write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in rows * 3))
+    written = {file.stem: file for file in folder.iterdir()}
+    return {**written, "classifier": moods, "model": save_assistant(folder / "model", make_decoder, "plain")}
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -372,12 +372,34 @@ def main() -> None:
     try:
         app()
     except (UserError, OSError) as error:
-        from gptailor.show import plain
-
         told = str(error) if isinstance(error, UserError) else f"{error.filename or ''}: {error.strerror or error}"
-        console.print("[bold red]Error:[/] ", end="")
-        console.print(plain(told.removeprefix(": ")), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
+        _fail(told.removeprefix(": "))
+    except (MemoryError, RuntimeError) as error:
+        from gptailor.tasks.memory import is_out_of_memory, ran_out
+
+        if not is_out_of_memory(error):
+            raise
+        _fail(str(ran_out(*_called())))
     except KeyboardInterrupt:
         console.print("stopped at once; what was saved last is intact")
         sys.exit(130)
+
+
+def _fail(told: str) -> NoReturn:
+    from gptailor.show import plain
+
+    console.print("[bold red]Error:[/] ", end="")
+    console.print(plain(told), markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)
+
+
+def _called() -> tuple[str, list[str]]:
+    """The command that was called, in words, and the names of its arguments and options."""
+    command: Any = typer.main.get_command(app)
+    words = ["gptailor"]
+    for word in sys.argv[1:]:
+        if word not in getattr(command, "commands", {}):
+            break
+        command = command.commands[word]
+        words.append(word)
+    return " ".join(words), [name for parameter in command.params for name in parameter.opts]

@@ -56,6 +56,9 @@ class RunConfig(BaseModel):
     )
     batch_size: int = option(8, "examples per batch", group="Training", ge=1)
     accumulate: int = option(1, "batches per optimizer step", group="Training", ge=1)
+    auto_batch: bool = option(
+        False, "find the largest batch that fits into memory; --accumulate keeps the rows per step", group="Training"
+    )
     lr: float | None = option(None, "peak learning rate [default: by base]", group="Training", gt=0, lt=1)
     weight_decay: float = option(0.1, "weight decay of matrices", group="Training", ge=0, le=10)
     schedule: Literal["constant", "cosine"] = option(
@@ -135,9 +138,6 @@ class TableConfig(RunConfig):
     )
     keep: Literal["best", "last"] = option(
         "best", "weights to keep: best on validation (macro F1 of labels, loss of answers), or last", group="Training"
-    )
-    auto_batch: bool = option(
-        False, "find the largest batch that fits into memory; --accumulate keeps the rows per step", group="Training"
     )
     patience: int | None = option(None, "stop after this many evaluations without a better one", group="Training", ge=1)
 

@@ -66,6 +66,42 @@ def test_one_query_gives_the_row_of_the_full_block(make_decoder: MakeDecoder, ma
     torch.testing.assert_close(single, pick(full, at), atol=1e-5, rtol=0)
 
 
+def test_one_query_of_a_wrapped_layer_is_the_same(make_decoder: MakeDecoder):
+    block, x = make_decoder().blocks[1], torch.randn(3, 9, 32, generator=torch.Generator().manual_seed(3))
+    at = torch.tensor([0, 4, 8])
+    expected = block(x, None, at)
+    block.attention.qkv = torch.nn.Sequential(block.attention.qkv)  # as an adapter does
+    torch.testing.assert_close(block(x, None, at), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("known", [4, 5])
+def test_earlier_tokens_may_come_as_keys_and_values(make_decoder: MakeDecoder, known: int):
+    block, x = make_decoder().blocks[1], torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(3))
+    attention = block.attention
+    _, *earlier = map(attention.split_heads, attention.qkv(block.norm_1(x[:, :known])).chunk(3, dim=-1))
+
+    def past(*new: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        k, v = (torch.cat(pair, 2) for pair in zip(earlier, new, strict=True))
+        return k, v
+
+    mask = torch.ones(2, 6, 6, dtype=torch.bool).tril()[:, known:]
+    torch.testing.assert_close(block(x[:, known:], mask, None, past), block(x)[:, known:], atol=1e-5, rtol=0)
+
+
+def test_every_norm_has_the_epsilon_of_the_configuration(make_decoder: MakeDecoder):
+    norms = [module for module in make_decoder(norm_eps=0.5).modules() if isinstance(module, torch.nn.LayerNorm)]
+    assert [norm.eps for norm in norms] == [0.5] * 7  # two in each of three blocks, and the last
+
+
+def test_a_block_adds_attention_and_then_an_mlp_with_gpt2_s_gelu(make_decoder: MakeDecoder):
+    block = make_decoder().blocks[0]
+    x = torch.randn(2, 7, 32, generator=torch.Generator().manual_seed(2))
+    x_attended = x + block.attention(block.norm_1(x))
+    up = block.mlp.up(block.norm_2(x_attended))
+    gelu = 0.5 * up * (1 + torch.tanh(math.sqrt(2 / math.pi) * (up + 0.044715 * up**3)))
+    torch.testing.assert_close(block(x), x_attended + block.mlp.down(gelu), atol=1e-5, rtol=1e-5)
+
+
 def test_a_token_changes_its_own_and_later_positions_and_no_earlier_one(make_decoder: MakeDecoder):
     decoder, ids = make_decoder(), ids_of(1, 10)
     other = ids.clone()
@@ -105,6 +141,12 @@ def test_the_output_head_is_the_token_embedding(make_decoder: MakeDecoder):
 )
 def test_attention_mask(real: list[bool], causal: bool, expected: list[list[bool]]):
     assert attention_mask(torch.tensor([real]), causal=causal).tolist() == [expected]
+
+
+def test_masks_and_positions_are_made_where_their_arguments_are():
+    real, at = torch.ones(2, 3, dtype=torch.bool, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
+    made = attention_mask(real, causal=True), attention_mask(real, causal=False), seen_from(at, 3), real_positions(real)
+    assert [tensor.device.type for tensor in made] == ["meta"] * 4
 
 
 def test_pick_and_seen_from():

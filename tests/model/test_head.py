@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gptailor.errors import UserError
 from gptailor.model.decoder import Decoder
-from gptailor.model.freeze import count_parameters, freeze
+from gptailor.model.freeze import count_parameters, freeze, frozen_depth
 from gptailor.model.head import Classifier, Read, last_token
 
 MakeDecoder = Callable[..., Decoder]
@@ -181,7 +181,7 @@ HEAD = {"head.weight"}
 def test_freeze_leaves_exactly_these_trainable(build: Build, before: str, layers: str, depth: int, expected: set[str]):
     model = build()
     freeze(model, before)
-    assert freeze(model, layers) == depth
+    assert freeze(model, layers) == depth == frozen_depth(model.decoder)
     trained = {name: parameter.numel() for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert set(trained) == expected
     assert count_parameters(model) == (sum(p.numel() for p in model.parameters()), sum(trained.values()))

@@ -12,7 +12,7 @@ from torch import nn
 from gptailor.errors import UserError
 from gptailor.model.config import SIZES, ModelConfig
 from gptailor.model.decoder import Decoder
-from gptailor.model.freeze import count_parameters, freeze_for_lora
+from gptailor.model.freeze import count_parameters, freeze_for_lora, frozen_depth
 from gptailor.model.head import Classifier
 from gptailor.model.lora import AdaptedLinear, LoRA, LoraSettings, adapt, adapted, matrices, merge, use
 
@@ -79,6 +79,7 @@ def test_a_fresh_adapter_changes_nothing_and_a_moved_one_does(
     decoder = make_decoder()
     before = logits(decoder).detach()
     freeze_for_lora(decoder, settings, targets=EVERYTHING, unfreeze=[])
+    assert frozen_depth(decoder) == 0, "every block has adapters"
     torch.testing.assert_close(logits(decoder), before, atol=2e-5, rtol=0)
     after = logits(moved(decoder))
     assert (after - before).abs().max() > 0.5

@@ -13,15 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from rich.console import Console
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from gptailor.config import BaseConfig, load_config
+from gptailor.data.rows import NOT_LEARNED
 from gptailor.errors import UserError
 from gptailor.model.sampling import Sampling
+from gptailor.tasks import base as task
+from gptailor.tasks import memory
 from gptailor.tasks.base import run_base
-from gptailor.tasks.corpus import parse_sources
+from gptailor.tasks.corpus import Corpus, about_counted, parse_sources, trial_batch
 from gptailor.tasks.generate import generate_command
+from gptailor.tasks.rerun import rerun_command
 from gptailor.tasks.tokenizer import tokenizer_command
 from gptailor.tokenizer import Tokenizer
 from gptailor.train.loop import StopRequest
@@ -157,6 +163,101 @@ def test_memory_stays_flat_on_ten_times_the_text(texts: Path, pretrained: Path, 
         peaks.append((file.stat().st_size / 2**20, int(told.stdout)))
     (small, before), (large, after) = peaks
     assert after - before < 4, f"{before} MiB for {small:.1f} MiB of text, {after} MiB for {large:.1f} MiB"
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def limit(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A machine on which a batch of more rows than the number in the list runs out of memory."""
+    limit, real = [4], memory.try_longest
+
+    def narrow(model: nn.Module, trial: Any, rows: int, n_moments: int) -> None:
+        def tried(n_rows: int) -> Tensor:
+            if n_rows > limit[0]:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            return trial(n_rows)
+
+        real(model, tried, rows, n_moments)
+
+    monkeypatch.setattr(memory, "try_longest", narrow)
+    return limit
+
+
+def batch_of(folder: Path) -> tuple[int, int]:
+    saved = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
+    return saved["batch_size"], saved["accumulate"]
+
+
+def test_a_batch_that_does_not_fit_is_told_before_a_file_is_read(texts: Path, tmp_path: Path, limit: list[int]) -> None:
+    with pytest.raises(UserError) as error:
+        pretrain(texts, tmp_path / "run")
+    said = str(error.value)
+    assert "a run with batches of 8 x 32 tokens needs about" in said and "--max-length" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_batch_that_fits_keeps_the_rows_of_each_step(
+    texts: Path, pretrained: Path, tmp_path: Path, limit: list[int]
+) -> None:
+    folder = pretrain(texts, tmp_path / "run", auto_batch=True)
+    assert batch_of(folder) == (4, 2)
+    assert_same_weights(folder, pretrain(texts, tmp_path / "same", batch_size=4, accumulate=2))
+    plain, found = (
+        [json.loads(line) for line in (place / "history.jsonl").read_text().splitlines()]
+        for place in (pretrained, folder)
+    )
+    assert [line["examples"] for line in plain] == [line["examples"] for line in found]
+    one, other = ([line["validation_loss"] for line in lines if line["kind"] == "evaluate"] for lines in (plain, found))
+    assert one == pytest.approx(other, abs=1e-3), "the same texts in the same steps, summed up in another order"
+    stopped = pretrain(texts, tmp_path / "stopped", stop=StopAfter(3), auto_batch=True)
+    limit[0] = 10**6  # there is more room now
+    pretrain(texts, stopped, resume=True, auto_batch=True)
+    assert batch_of(stopped) == (4, 2)
+    assert_same_weights(folder, stopped)
+    again = tmp_path / "again"
+    assert rerun_command(folder, again, Console(quiet=True)) == 0
+    assert batch_of(again) == (4, 2)
+
+
+def test_the_batch_that_is_tried_is_as_long_as_all_others() -> None:
+    batch = trial_batch(3, 32)
+    assert batch.input_ids.shape == batch.labels.shape == (3, 32)
+    assert (batch.labels != NOT_LEARNED).all() and not batch.documents.any()
+
+
+@pytest.mark.parametrize("place", ["loss", "evaluate", "baselines"])
+def test_memory_that_runs_out_later_gives_the_estimate_and_a_resumed_run_ends_the_same(
+    texts: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def fails(*arguments: Any) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    with monkeypatch.context() as little:
+        little.setattr(Corpus, place, fails)
+        with pytest.raises(UserError, match="memory ran out on cpu: a run with batches of 8 x 32 tokens"):
+            pretrain(texts, tmp_path / "run")
+    pretrain(texts, tmp_path / "run", resume=True)
+    assert_same_weights(pretrained, tmp_path / "run")
+
+
+def test_what_the_baselines_will_count_is_guessed_from_the_files(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.jsonl.xz", "c.txt.gz"):
+        (tmp_path / name).write_bytes(b"x" * 3000)
+    sources = parse_sources([str(tmp_path / name) for name in ("a.txt", "b.jsonl.xz", "c.txt.gz")])
+    assert about_counted(sources, 10**9) == 750 + 3000 + 2000
+    assert about_counted(sources, 500) == 500
+
+
+def test_the_optimizer_decides_what_moments_take(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    works = []
+    monkeypatch.setattr(task, "fit_into_memory", lambda config, run, work, *rest: works.append(work) or config)
+    for optimizer in ("adamw", "muon"):
+        pretrain(texts, tmp_path / optimizer, optimizer=optimizer, tokens=256)
+    one, other = works
+    assert one.trained == other.trained and one.moments == 2 * one.trained
+    assert one.moments - other.moments == 2 * 12 * 16**2, "one moment less of each matrix of two blocks"
 
 
 def test_a_base_is_kept_in_bf16_and_trained_further(texts: Path, pretrained: Path, tmp_path: Path) -> None:

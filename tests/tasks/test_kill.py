@@ -6,7 +6,6 @@ the bit, the same history, metrics and answers, and no other files. All on one t
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import random
@@ -20,78 +19,57 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from gptailor.config import AssistantConfig, BaseConfig, ClassifierConfig, load_config
-from gptailor.tasks.assistant import run_assistant
-from gptailor.tasks.base import run_base
-from gptailor.tasks.classifier import run_classifier
+from gptailor.config import TASKS, load_config
 from gptailor.tasks.lock import LOCK
+from gptailor.tasks.rerun import RUNS
 from gptailor.train.loop import StopRequest
 from gptailor.train.state import LAST, UNFINISHED
 
-KILLS = 18  # of each task, in the slow test
-SMALL = "random:n_layer=2,n_head=2,n_embd=16,context_length=64"
-TASKS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "classifier": (
-        ClassifierConfig,
-        run_classifier,
-        {"base": SMALL, "vocab": 300, "epochs": 4, "lr": 0.005, "evaluate_every": 3},
-    ),
-    "assistant": (
-        AssistantConfig,
-        run_assistant,
-        {
-            "base": SMALL,
-            "vocab": 400,
-            "template": "plain",
-            "epochs": 4,
-            "lr": 0.005,
-            "evaluate_every": 5,
-            "max_new_tokens": 12,
-        },
-    ),
-    "base": (
-        BaseConfig,
-        run_base,
-        {
-            "base": SMALL,
-            "vocab": 320,
-            "tokens": 64 * 8 * 40,
-            "batch_size": 8,
-            "held_out": 0.1,
-            "lr": 0.01,
-            "evaluate_every": 5,
-            "precision": "fp32",
-        },
-    ),
+KILLS = 9  # of each run, in the slow test
+SMALL = {"base": "random:n_layer=2,n_head=2,n_embd=16,context_length=64"}
+LORA = {"layers": "lora", "rank": 2, "dropout": 0.1}  # dropout draws, and must draw on
+OPTIONS: dict[str, dict[str, Any]] = {  # of each run; where no base is named, it is one that is kept
+    "classifier": SMALL | {"vocab": 300, "epochs": 4, "lr": 0.005, "evaluate_every": 3},
+    "assistant": SMALL
+    | {"vocab": 400, "template": "plain", "epochs": 4, "lr": 0.005, "evaluate_every": 5, "max_new_tokens": 12},
+    "preferences": {"epochs": 4, "lr": 0.001, "evaluate_every": 5, "max_new_tokens": 12},
+    "base": SMALL
+    | {
+        "vocab": 320,
+        "tokens": 64 * 8 * 40,
+        "batch_size": 8,
+        "held_out": 0.1,
+        "lr": 0.01,
+        "evaluate_every": 5,
+        "precision": "fp32",
+    },
+    "classifier-lora": LORA | {"epochs": 4, "lr": 0.005, "evaluate_every": 3},
+    "assistant-lora": LORA
+    | {"template": "plain", "epochs": 4, "lr": 0.005, "evaluate_every": 5, "max_new_tokens": 12, "pack": True},
+    "preferences-lora": LORA | {"epochs": 4, "lr": 0.005, "evaluate_every": 5, "max_new_tokens": 12},
+    "base-lora": LORA
+    | {"tokens": 100 * 8 * 20, "held_out": 0.1, "lr": 0.005, "evaluate_every": 5, "precision": "fp32"},
 }
 Moment = Callable[[Path, int], bool]  # has it come, for the run in a folder, by this process?
 
 
-@pytest.fixture(scope="module")
-def data(moods: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same texts for each task: with labels, as questions with answers, and alone."""
-    folder = tmp_path_factory.mktemp("data")
-    with moods.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    asked = [{"instruction": "Good or bad?", "input": row["text"], "output": f"it was {row['label']}"} for row in rows]
-    (folder / "records.json").write_text(json.dumps(asked), encoding="utf-8")
-    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in rows * 3))
-    return {"classifier": moods, "assistant": folder / "records.json", "base": folder / "texts.jsonl"}
-
-
-def run_here(task: str, data: Path, out: Path) -> Path:
+def run_here(name: str, files: dict[str, Path], out: Path) -> Path:
     """Begins the run, or goes on with it, in this process."""
-    config, function, options = TASKS[task]
-    given = {"data": [str(data)] if task == "base" else str(data), "out": str(out), **options}
+    task = name.removesuffix("-lora")
+    data = str(files[task])
+    given = {"data": [data] if task == "base" else data, "base": str(files["model"]), "out": str(out), **OPTIONS[name]}
     resume = (out / "run.yaml").exists()
-    return function(load_config(config, None, given), resume=resume, console=Console(quiet=True), stop=StopRequest())
+    config = load_config(TASKS[task], None, given)
+    return RUNS[task](config, resume=resume, console=Console(quiet=True), stop=StopRequest())
 
 
-def killed(task: str, data: Path, out: Path, moment: Moment) -> bool:
+def killed(name: str, files: dict[str, Path], out: Path, moment: Moment) -> bool:
     """Begins the run, or goes on with it, in a process that is killed at a moment. False when it ended before."""
-    flags = [part for key, value in TASKS[task][2].items() for part in ("--" + key.replace("_", "-"), str(value))]
-    resume = ["--resume"] if (out / "run.yaml").exists() else []
-    command = [sys.executable, "-m", "gptailor", "train", task, str(data), *flags, "--out", str(out), *resume]
+    task = name.removesuffix("-lora")
+    command = [sys.executable, "-m", "gptailor", "train", task, str(files[task]), "--out", str(out)]
+    for key, value in {"base": files["model"], **OPTIONS[name]}.items():
+        command += ["--" + key.replace("_", "-"), *([] if value is True else [str(value)])]
+    command += ["--resume"] if (out / "run.yaml").exists() else []
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         while process.poll() is None and not moment(out, process.pid):
@@ -108,7 +86,7 @@ def left(out: Path) -> dict[str, Any]:
     same = ("metrics.json", "receipt.json", "predictions.csv", "responses.json", "samples.json")
     return {
         "files": sorted(str(file.relative_to(out)) for file in out.rglob("*")),
-        "weights": (out / "model.safetensors").read_bytes(),
+        "weights": {file.name: file.read_bytes() for file in out.glob("*.safetensors")},
         "history": [{key: value for key, value in line.items() if key != "examples_per_second"} for line in lines],
         **{name: (out / name).read_text() for name in same if (out / name).exists()},
     }
@@ -140,17 +118,22 @@ def encoding(out: Path, pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("task", "moments"),
-    [("classifier", [writing]), ("assistant", [answering]), ("base", [encoding, evaluated])],
-    ids=TASKS,
+    ("name", "moments"),
+    [
+        ("classifier", [writing]),
+        ("assistant-lora", [evaluated]),
+        ("preferences", [answering]),
+        ("base", [encoding, evaluated]),
+    ],
+    ids=["classifier", "assistant-lora", "preferences", "base"],
 )
 def test_a_run_that_is_killed_ends_as_an_undisturbed_one(
-    data: dict[str, Path], tmp_path: Path, task: str, moments: list[Moment]
+    files: dict[str, Path], tmp_path: Path, name: str, moments: list[Moment]
 ) -> None:
-    whole = run_here(task, data[task], tmp_path / "whole")
+    whole = run_here(name, files, tmp_path / "whole")
     for moment in moments:
-        assert killed(task, data[task], tmp_path / "run", moment), "it ended before it could be killed"
-    assert left(run_here(task, data[task], tmp_path / "run")) == left(whole)
+        assert killed(name, files, tmp_path / "run", moment), "it ended before it could be killed"
+    assert left(run_here(name, files, tmp_path / "run")) == left(whole)
 
 
 # --- any moment -------------------------------------------------------------------------------------------------------
@@ -170,17 +153,17 @@ def after(seconds: float) -> Moment:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(
-    data: dict[str, Path], tmp_path: Path, task: str
+    files: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
     """Runs of several kills each, until there were enough of them."""
     begun = time.monotonic()
-    expected = left(run_here(task, data[task], tmp_path / "whole"))
+    expected = left(run_here(name, files, tmp_path / "whole"))
     lasts, rng, kills, runs = time.monotonic() - begun, random.Random(7), 0, 0
     while kills < KILLS:
         runs += 1
         out = tmp_path / f"run{runs}"
-        while kills < KILLS and killed(task, data[task], out, after(rng.uniform(0, lasts))):
+        while kills < KILLS and killed(name, files, out, after(rng.uniform(0, lasts))):
             kills += 1
-        assert left(run_here(task, data[task], out)) == expected, f"run {runs}, after {kills} kills in all"
+        assert left(run_here(name, files, out)) == expected, f"run {runs}, after {kills} kills in all"

@@ -5,20 +5,27 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from gptailor.config import AssistantConfig, load_config
+from gptailor.config import TASKS, load_config
 from gptailor.errors import UserError
-from gptailor.tasks.assistant import run_assistant
-from gptailor.tasks.rerun import compare, rerun_command
+from gptailor.tasks.rerun import RUNS, SAID, compare, rerun_command
 from gptailor.train.loop import StopRequest
-from tests.tiny import GOOD, run
+from tests.tiny import run
 
-SMALL = "random:n_layer=1,n_head=2,n_embd=16,context_length=64"
+SMALL = {"base": "random:n_layer=1,n_head=2,n_embd=16,context_length=64", "vocab": 400}
+ANSWERED = {"template": "plain", "epochs": 1, "max_new_tokens": 4}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "assistant": SMALL | ANSWERED,
+    "assistant-lora": ANSWERED | {"layers": "lora", "rank": 2, "dropout": 0.1},
+    "preferences": ANSWERED,
+    "base": SMALL | {"tokens": 2000, "held_out": 0.1, "precision": "fp32"},
+}
 
 
 def told(folder: Path, out: Path) -> tuple[int, str]:
@@ -40,15 +47,25 @@ def test_several_seeds_are_all_compared(moods: Path, tmp_path: Path) -> None:
     assert compare(whole, tmp_path / "again") == ["seed 124: predictions.csv"]
 
 
-def test_an_assistant_is_the_same_once_more(tmp_path: Path) -> None:
-    rows = [{"instruction": f"Say {word} {n}.", "output": f"{word} {n}"} for word in GOOD for n in range(5)]
-    (tmp_path / "rows.json").write_text(json.dumps(rows))
-    given = {"data": str(tmp_path / "rows.json"), "out": str(tmp_path / "run"), "base": SMALL, "vocab": 300}
-    given |= {"template": "plain", "epochs": 1, "max_new_tokens": 4}
-    config = load_config(AssistantConfig, None, given)
-    whole = run_assistant(config, resume=False, console=Console(quiet=True), stop=StopRequest())
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_run_of_each_task_is_the_same_once_more_or_told(name: str, files: dict[str, Path], tmp_path: Path) -> None:
+    task = name.removesuffix("-lora")
+    data, base = str(files[task]), str(files["model"])
+    given = {"data": [data] if task == "base" else data, "base": base, "out": str(tmp_path / "run"), **OPTIONS[name]}
+    config = load_config(TASKS[task], None, given)
+    whole = RUNS[task](config, resume=False, console=Console(quiet=True), stop=StopRequest())
     code, said = told(whole, tmp_path / "again")
-    assert code == 0 and "the same" in said
+    assert code == 0 and "the same: weights bit for bit" in said and "differs" not in said
+
+    (weights,) = whole.glob("*.safetensors")
+    tensors = load_file(weights)
+    changed = min(tensors)
+    tensors[changed].view(-1)[0] += 0.5
+    save_file(tensors, weights, metadata={"format": "pt"})
+    (answers,) = (whole / name for name in SAID if (whole / name).exists())
+    answers.write_text("other")
+    differing = f"weights: 1 of {len(tensors)} tensors; the largest difference is 0.5 ({changed})"
+    assert compare(whole, tmp_path / "again") == [differing, answers.name]
 
 
 @pytest.fixture

@@ -108,3 +108,9 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     """All parameters and the trainable ones; tied ones count once."""
     parameters = list(model.parameters())
     return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+
+
+def frozen_depth(decoder: Decoder) -> int:
+    """How many of the first blocks hold nothing that is trained."""
+    trained = [any(p.requires_grad for p in block.parameters()) for block in decoder.blocks]
+    return trained.index(True) if True in trained else len(trained)

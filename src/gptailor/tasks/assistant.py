@@ -23,13 +23,13 @@ from gptailor.errors import UserError
 from gptailor.evaluate.answers import reference_differences, reference_metrics, reference_scores
 from gptailor.evaluate.card import write_assistant_card
 from gptailor.model.decoder import Decoder, document_mask
-from gptailor.model.freeze import count_parameters
+from gptailor.model.freeze import count_parameters, frozen_depth
 from gptailor.model.generate import generate_batch
 from gptailor.model.precision import compute_in
 from gptailor.show import show_instructions, visible
 from gptailor.tasks.answers import answer
 from gptailor.tasks.estimate import Workload
-from gptailor.tasks.fit import fit
+from gptailor.tasks.fit import check_device, fit
 from gptailor.tasks.memory import fit_into_memory
 from gptailor.tasks.run import RunFolder, run_here
 from gptailor.tasks.tailored import begin
@@ -117,7 +117,8 @@ class Lesson:
     def work(self) -> Workload:
         """What training on them takes."""
         totals = [sum(self.lengths[record] for record in row) for row in self.rows]
-        return Workload(self.decoder.config, totals, 0, count_parameters(self.decoder)[1], speaks=True)
+        depth, trained = frozen_depth(self.decoder), count_parameters(self.decoder)[1]
+        return Workload(self.decoder.config, totals, depth, trained, speaks=True)
 
     def trial(self, n_rows: int) -> Tensor:
         """The loss of the longest training rows."""
@@ -176,7 +177,7 @@ def _run(config: AssistantConfig, run: RunFolder, console: Console, stop: StopRe
     config, receipt = prepared.config, prepared.receipt.to_dict()
     tailored = begin(config, prepared.base, prepared.tokenizer, prepared.template)
     lesson = Lesson(prepared, tailored.decoder, tailored.device)
-    config = fit_into_memory(config, run, lesson.work, lesson.device, lesson.decoder, lesson.trial)
+    config = fit_into_memory(config, run, lesson.work, lesson.device, lesson.decoder, lesson.trial, console)
     tailored.config = lesson.config = config
     run.claim(config, receipt)
     if run.finished:
@@ -184,6 +185,7 @@ def _run(config: AssistantConfig, run: RunFolder, console: Console, stop: StopRe
         return
     show_instructions(console, receipt)
     tailored.show(console)
+    check_device(config, lesson, lesson.decoder, console)
     with run.timed("base answers"):
         before = _judged(lesson, run.checkpoints / "base.jsonl", console, "the base answers the test records")
     progress, kept = _fit(lesson, run, console, stop)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
+from torch.optim import AdamW
 
 from gptailor.config import BaseConfig, user_path, with_absolute_paths
 from gptailor.data.documents import DocumentReceipt, identity, read_documents
@@ -18,12 +20,24 @@ from gptailor.data.store import Store, build_store
 from gptailor.errors import UserError, listing
 from gptailor.evaluate.card import write_base_card
 from gptailor.evaluate.report import write_report
+from gptailor.model.decoder import Decoder
 from gptailor.model.device import choose_device
 from gptailor.model.freeze import count_parameters
 from gptailor.model.generate import generate
 from gptailor.model.precision import in_bf16
 from gptailor.show import show_note, visible
-from gptailor.tasks.corpus import Corpus, Source, beginning, parse_sources
+from gptailor.tasks.corpus import (
+    Corpus,
+    Source,
+    about_counted,
+    batch_loss,
+    beginning,
+    parse_sources,
+    trial_batch,
+)
+from gptailor.tasks.estimate import Workload
+from gptailor.tasks.fit import check_device
+from gptailor.tasks.memory import fit_into_memory, within_memory
 from gptailor.tasks.run import RunFolder
 from gptailor.tasks.tuning import adapter_base, freeze_as
 from gptailor.tokenizer import Tokenizer
@@ -61,6 +75,7 @@ def run_base(config: BaseConfig, *, resume: bool, console: Console, stop: StopRe
 def _run(
     config: BaseConfig, base: Base, sources: list[Source], run: RunFolder, console: Console, stop: StopRequest
 ) -> None:
+    config, work = _into_memory(config, base, sources, run, console)
     files = [{"path": str(source.path.resolve()), "sha256": identity([source.path])[1]} for source in sources]
     run.claim(config, {"files": files})
     if run.finished:
@@ -72,12 +87,14 @@ def _run(
     corpus = _corpus(config, base, tokenizer, stores, [source.weight for source in sources])
     run.write_json("receipt.json", {"files": files, "sources": _receipts(corpus, sources)})
     _show(console, corpus, sources)
+    check_device(config, corpus, corpus.decoder, console)
     choices = None if base.pretrained else corpus.decoder.config.vocab_size
-    progress = _train(corpus, tokenizer, run, choices, console, stop)
-    run.timings["train"] = progress.seconds
-    if progress.best_step or not stop.requested:
-        load_best(run.checkpoints, corpus.decoder, progress.best_step)
-    metrics = _finish(corpus, tokenizer, run, progress, finished=not stop.requested)
+    with within_memory(config, work, corpus.device):
+        progress = _train(corpus, tokenizer, run, choices, console, stop)
+        run.timings["train"] = progress.seconds
+        if progress.best_step or not stop.requested:
+            load_best(run.checkpoints, corpus.decoder, progress.best_step)
+        metrics = _finish(corpus, tokenizer, run, progress, finished=not stop.requested)
     total, trained = count_parameters(corpus.decoder)
     run.write_manifest(
         config, str(corpus.device), files, {"base": config.base, "parameters": total, "trainable": trained}
@@ -86,6 +103,36 @@ def _run(
     write_base_card(run.path)
     if metrics["finished"] and not config.keep_checkpoints:
         run.remove_checkpoints()
+
+
+def _into_memory(
+    config: BaseConfig, base: Base, sources: list[Source], run: RunFolder, console: Console
+) -> tuple[BaseConfig, Workload]:
+    """The options with a batch that fits, and what the run takes.
+
+    All batches are of one size, so that it can be tried before the files are read: on random weights of the same shape.
+    """
+    vocab_size = base.tokenizer.vocab_size if base.tokenizer else config.vocab
+    shape = base.config if base.pretrained else replace(base.config, vocab_size=vocab_size)
+    device, decoder = choose_device(config.device), Decoder(shape).initialize()
+    depth = freeze_as(config, decoder)
+    decoder.to(device)
+    groups = _optimizer(config, decoder, device).param_groups
+    work = Workload(
+        shape,
+        [shape.context_length] * (config.batch_size * config.accumulate),
+        depth,
+        trained=count_parameters(decoder)[1],
+        speaks=True,
+        single=sum(p.numel() for group in groups if group.get("orthogonal") for p in group["params"]),
+        counted=about_counted(sources, config.tokens) if device.type == "cpu" else 0,
+    )
+
+    def trial(n_rows: int) -> Tensor:
+        batch = trial_batch(n_rows, shape.context_length).to(device)
+        return batch_loss(decoder, batch, config.precision).total
+
+    return fit_into_memory(config, run, work, device, decoder, trial, console), work
 
 
 def _tokenizer(config: BaseConfig, sources: list[Source], folder: Path, console: Console) -> Tokenizer:
@@ -168,16 +215,19 @@ def _show(console: Console, corpus: Corpus, sources: list[Source]) -> None:
     console.print(f"[bold]{visible(config.base)}[/]: {told}", highlight=False)
 
 
+def _optimizer(config: BaseConfig, decoder: Decoder, device: torch.device) -> AdamW:
+    assert config.lr
+    if config.optimizer == "muon":
+        return muon(decoder, config.lr, config.weight_decay, bf16=in_bf16(config.precision, device))
+    return adamw(decoder, config.lr, config.weight_decay)
+
+
 def _train(
     corpus: Corpus, tokenizer: Tokenizer, run: RunFolder, choices: int | None, console: Console, stop: StopRequest
 ) -> Progress:
     config = corpus.config
     assert config.lr
-    if config.optimizer == "muon":
-        optimizer = muon(corpus.decoder, config.lr, config.weight_decay, bf16=in_bf16(config.precision, corpus.device))
-    else:
-        optimizer = adamw(corpus.decoder, config.lr, config.weight_decay)
-    progress = Progress()
+    optimizer, progress = _optimizer(config, corpus.decoder, corpus.device), Progress()
     if has_state(run.checkpoints):
         progress = load_state(run.checkpoints, corpus.decoder, optimizer, lambda text: show_note(console, text))
     steps = len(corpus.schedule) // config.accumulate

@@ -20,7 +20,7 @@ from gptailor.model.precision import compute_in
 from gptailor.predict import TOLERANCE, TOLERANCE_HALF, TextClassifier, load, logits_of, require, rounding, self_check
 from gptailor.show import show_plan, show_receipt, show_trunk
 from gptailor.tasks.feed import Feed, build
-from gptailor.tasks.fit import fit
+from gptailor.tasks.fit import check_device, fit
 from gptailor.tasks.memory import fit_into_memory
 from gptailor.tasks.prepare import prepare
 from gptailor.tasks.run import RunFolder, run_here
@@ -97,7 +97,7 @@ def _one_run(config: ClassifierConfig, run: RunFolder, console: Console, stop: S
     with run.timed("data"), console.status("reading the data"):
         prepared = prepare(config)
         feed = build(prepared)
-    config = fit_into_memory(prepared.config, run, feed.work, feed.device, feed.model, feed.trial)
+    config = fit_into_memory(prepared.config, run, feed.work, feed.device, feed.model, feed.trial, console)
     feed.prepared, receipt = replace(prepared, config=config), prepared.receipt.to_dict()
     run.claim(config, receipt)
     if run.finished:
@@ -106,6 +106,7 @@ def _one_run(config: ClassifierConfig, run: RunFolder, console: Console, stop: S
     parameters = count_parameters(feed.model)
     show_receipt(console, receipt)
     show_plan(console, config, parameters, str(feed.device), layers=str(config.layers), bf16=feed.in_bf16)
+    check_device(config, feed, feed.model, console)
     with run.timed("trunk"), console.status("computing the frozen blocks"):
         feed.keep_trunk(run.checkpoints)
     show_trunk(console, feed.depth, kept=feed.trunk is not None)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gptailor.config import BaseConfig, user_path
 from gptailor.data.documents import DocumentReceipt, read_documents
@@ -23,6 +24,7 @@ from gptailor.weights.folder import AdapterBase
 
 TOKENIZER_CHARACTERS = 20_000_000  # of each file, that a new tokenizer is trained on
 COUNTED_TOKENS = 10_000_000  # that the n-gram baselines learn from, at most
+BYTES_PER_TOKEN = {".gz": 1.5, ".xz": 1}  # of a file, roughly; 4 where it is not compressed
 NGRAMS = {"unigram": 1, "5-gram": 5}
 
 
@@ -74,16 +76,18 @@ class Corpus:
         rows = self.schedule.rows(number)
         return self._loss(collate_rows(self.tokens, rows, self.context_length, self.end_of_text))
 
+    def trial(self, n_rows: int) -> Tensor:
+        """The loss of the first training rows; all are as long as the context."""
+        rows = self.schedule.rows(0)[:n_rows]
+        return self._loss(collate_rows(self.tokens, rows, self.context_length, self.end_of_text)).total
+
     def describe(self, number: int) -> list[str]:
         """File and first token, counted over its training documents, of each row of a training batch."""
         paths = [Path(name.rpartition("@")[0]) for name in self.config.data]
         return [f"{paths[source].name}, from token {start:,}" for source, start in self.schedule.rows(number)]
 
     def _loss(self, batch: TokenBatch) -> Loss:
-        batch = batch.to(self.device)
-        with compute_in(self.config.precision, self.device):
-            hidden = self.decoder(batch.input_ids, batch.positions, document_mask(batch.documents))
-            return next_token_loss(hidden, self.decoder.token_embedding.weight, batch.labels)
+        return batch_loss(self.decoder, batch.to(self.device), self.config.precision)
 
     @torch.no_grad()
     def evaluate(self) -> tuple[dict[str, float], list[float]]:
@@ -110,6 +114,24 @@ class Corpus:
             model = NGram(seen, order, self.decoder.config.vocab_size, self.end_of_text)
             result[name] = _figures(sum(model.loss(tokens) for tokens, _ in held_out), targets, n_bytes)
         return result
+
+
+def batch_loss(decoder: Decoder, batch: TokenBatch, precision: str) -> Loss:
+    """The summed loss of a batch that is where the decoder is."""
+    with compute_in(precision, batch.input_ids.device):
+        hidden = decoder(batch.input_ids, batch.positions, document_mask(batch.documents))
+        return next_token_loss(hidden, decoder.token_embedding.weight, batch.labels)
+
+
+def trial_batch(n_rows: int, context_length: int) -> TokenBatch:
+    """Rows of one token: as long as all others, and each a document of its own, which is learned whole."""
+    return collate_rows([np.zeros(context_length + 1)], [(0, 0)] * n_rows, context_length, end_of_text=1)
+
+
+def about_counted(sources: list[Source], n_tokens: int) -> int:
+    """How many tokens the n-gram baselines of a run of ``n_tokens`` will count, by the sizes of the files."""
+    sizes = [source.path.stat().st_size / BYTES_PER_TOKEN.get(source.path.suffix, 4) for source in sources]
+    return min(COUNTED_TOKENS, n_tokens, int(sum(sizes)))
 
 
 def _figures(total: float, targets: int, n_bytes: int) -> dict[str, float]:

@@ -16,6 +16,8 @@ OVERHEAD = 0.0006  # seconds per batch and block, forward and again backward, th
 START = 300 * 2**20  # bytes that the interpreter, torch and the libraries take
 KEPT = 20  # values per channel, token and block that are kept for the gradients
 LOGITS = 512  # positions whose logits are there at the same time, see ``losses.next_token_loss``
+GAPS, MOST_GAPS = 2.5, 400 * 2**20  # of what a batch leaves: what the allocator holds besides, and at most in bytes
+COUNTED = 180  # bytes for each token that a 5-gram model counts
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,12 @@ class Workload:
     Attributes:
         shape: of the decoder.
         lengths: tokens of each training row, with padding that the model reads; of a pair, of its longer answer.
-        depth: frozen blocks that are computed once, and what they gave kept.
+        depth: frozen blocks below the trained ones; a classifier's are computed once, and what they gave kept.
         trained: number of trained parameters.
         speaks: whether the next token is predicted, for which there are logits of the whole vocabulary.
         sides: texts in each row: 2 of pairs.
+        single: trained parameters of which the optimizer keeps one moment and not two, as Muon does of matrices.
+        counted: tokens that n-gram models count when the training is over.
     """
 
     shape: ModelConfig
@@ -37,21 +41,25 @@ class Workload:
     trained: int
     speaks: bool = False
     sides: int = 1
+    single: int = 0
+    counted: int = 0
 
     def seconds(self, epochs: int, batch_size: int, speed: float) -> float:
-        """A matrix parameter costs 2 operations per token forward and 4 backward; frozen blocks run once.
+        """A matrix parameter costs 2 operations per token forward and 4 backward; frozen blocks only run forward.
 
         Args:
             speed: of matrix products, in operations per second; see ``matrix_speed``.
         """
         tokens, trained_blocks = self.sides * sum(self.lengths), self.shape.n_layer - self.depth
-        frozen = 2 * self._per_block * self.depth * tokens
+        frozen = 2 * self._per_block * self.depth * tokens * (epochs if self.speaks else 1)
         learned = 6 * (self._per_block * trained_blocks + self._head) * tokens * epochs
         steps = epochs * len(self.lengths) / batch_size
         return (frozen + learned) / (EFFICIENCY * speed) + OVERHEAD * 2 * steps * (trained_blocks + 1)
 
     def memory(self, batch_size: int, longest: int | None = None) -> float:
-        """Bytes: weights, gradients and two moments, kept hidden states, and the activations of the longest batch.
+        """Bytes: weights, gradients and moments, kept hidden states, and the activations of the longest batch.
+
+        Measured over whole runs, an allocator holds more than is in use: freed small tensors leave gaps.
 
         Args:
             longest: tokens that the rows would be cut to.
@@ -59,14 +67,21 @@ class Workload:
         width, longest = self.shape.n_embd, min(longest or max(self.lengths), max(self.lengths))
         tokens, rows = sum(min(length, longest) for length in self.lengths), self.rows(batch_size)
         parameters = self.shape.n_layer * self._per_block + (self.shape.vocab_size + self.shape.context_length) * width
-        states = tokens * width if self.depth else 0
-        activations = KEPT * width * rows * longest * (self.shape.n_layer - self.depth + 1)
-        logits = (2 * min(rows * longest, LOGITS) + width) * self.shape.vocab_size if self.speaks else 0
-        return START + 4 * (parameters + 3 * self.trained + states + activations + logits)
+        states = tokens * width if self.depth and not self.speaks else 0
+        batch = KEPT * width * rows * longest * (self.shape.n_layer - self.depth + 1)
+        if self.speaks:
+            batch += (2 * min(rows * longest, LOGITS) + width) * self.shape.vocab_size  # logits
+        training = 4 * (self.trained + self.moments + states + batch) + min(4 * GAPS * batch, MOST_GAPS)
+        return START + 4 * parameters + max(training, COUNTED * self.counted)
 
     def rows(self, batch_size: int) -> int:
         """Texts that a batch brings through the model."""
         return self.sides * min(batch_size, len(self.lengths))
+
+    @property
+    def moments(self) -> int:
+        """Values that the optimizer keeps."""
+        return 2 * self.trained - self.single
 
     @property
     def _per_block(self) -> int:

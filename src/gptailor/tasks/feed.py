@@ -44,7 +44,7 @@ class Feed:
         self.class_weights = None
         if self.prepared.config.balance == "weights":
             counts = np.bincount(self.labels[: self.n_train], minlength=len(self.prepared.names))
-            self.class_weights = torch.tensor(balanced_weights(counts.tolist()), device=self.device)
+            self.class_weights = torch.tensor(balanced_weights(counts.tolist()))
 
     def batch(self, rows: list[int]) -> Batch:
         """The texts of these rows."""
@@ -90,7 +90,8 @@ class Feed:
     def loss(self, rows: list[int]) -> Loss:
         """The summed loss of a training batch."""
         batch = self.batch(rows)
-        return class_loss(self.logits(batch), batch.labels, self.class_weights)
+        weights = None if self.class_weights is None else self.class_weights.to(self.device)
+        return class_loss(self.logits(batch), batch.labels, weights)
 
     @property
     def work(self) -> Workload:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
-from gptailor.config import TableConfig
+from gptailor.config import RunConfig, TableConfig
+from gptailor.model.precision import in_bf16
 from gptailor.show import show_note
 from gptailor.tasks.estimate import Workload
-from gptailor.tasks.memory import tell, within_memory
+from gptailor.tasks.memory import room, within_memory
 from gptailor.train.log import RunLog
 from gptailor.train.loop import LoopSettings, StopRequest, train
 from gptailor.train.losses import Loss
@@ -20,6 +22,47 @@ from gptailor.train.optim import adamw
 from gptailor.train.state import Progress, has_state, load_best, load_state
 
 B = TypeVar("B")
+COMPARED = 2  # rows, for an accelerator may be chosen because the processor takes minutes for a batch
+APART, APART_HALF = 1e-3, 5e-2  # shares by which their loss may differ: the order of sums; that, rounded to bf16
+
+
+class Lesson(Protocol):
+    """Rows to learn from, and the device that their batches go to."""
+
+    device: torch.device
+
+    def trial(self, n_rows: int) -> Tensor:
+        """The summed loss of so many training rows, or what it is made of."""
+        ...
+
+
+@torch.no_grad()
+def check_device(config: RunConfig, lesson: Lesson, model: nn.Module, console: Console) -> None:
+    """Tells when an accelerator gives some rows another loss than the processor, where the model is for a moment.
+
+    Nothing is compared where the processor is the device, or may have no memory for the model.
+    """
+    device, cpu, spare = lesson.device, torch.device("cpu"), room(torch.device("cpu"))
+    needed = 2 * sum(p.nbytes for p in model.parameters())  # twice, for there is more than weights
+    if device.type == "cpu" or (spare is not None and needed > spare):
+        return
+    model.eval()
+    rows = min(COMPARED, config.batch_size)
+    there = float(lesson.trial(rows))
+    model.to(cpu)
+    lesson.device = cpu
+    here = float(lesson.trial(rows))
+    model.to(device)
+    lesson.device = device
+    half = config.frozen_in == "bf16" or any(in_bf16(config.precision, place) for place in (device, cpu))
+    allowed = APART_HALF if half else APART
+    if not abs(there - here) <= allowed * max(1.0, abs(here)):  # also for what is no number
+        show_note(
+            console,
+            f"the same weights give the same rows {there:.6g} on {device} and {here:.6g} on the processor, summed up, "
+            f"which is more than {allowed:.1%} apart: one of them computes wrongly, and what is learned there may be "
+            "worth nothing; Ctrl-C, and another version of torch or of the driver, or --device cpu",
+        )
 
 
 def fit(
@@ -60,8 +103,6 @@ def fit(
     device = next(model.parameters()).device
     if has_state(checkpoints):
         progress = load_state(checkpoints, model, optimizer, lambda text: show_note(console, text))
-    else:
-        tell(console, config, work, device)
     settings = LoopSettings(
         epochs=config.epochs,
         steps_per_epoch=-(-len(batches(0)) // config.accumulate),

@@ -23,13 +23,13 @@ from gptailor.errors import UserError
 from gptailor.evaluate.card import write_preferences_card
 from gptailor.evaluate.metrics import accuracy_with_interval
 from gptailor.model.decoder import Decoder
-from gptailor.model.freeze import count_parameters
+from gptailor.model.freeze import count_parameters, frozen_depth
 from gptailor.model.precision import compute_in, in_bf16
 from gptailor.model.together import by_length, tokens_at_once
 from gptailor.show import show_pairs
 from gptailor.tasks.answers import answer
 from gptailor.tasks.estimate import Workload
-from gptailor.tasks.fit import fit
+from gptailor.tasks.fit import check_device, fit
 from gptailor.tasks.memory import fit_into_memory
 from gptailor.tasks.run import RunFolder, run_here
 from gptailor.tasks.tailored import begin
@@ -123,7 +123,8 @@ class PairLesson:
     def work(self) -> Workload:
         """What training on them takes."""
         lengths = [pair.n_inputs for pair in self.parts["train"]]
-        return Workload(self.decoder.config, lengths, 0, count_parameters(self.decoder)[1], speaks=True, sides=2)
+        depth, trained = frozen_depth(self.decoder), count_parameters(self.decoder)[1]
+        return Workload(self.decoder.config, lengths, depth, trained, speaks=True, sides=2)
 
     def trial(self, n_rows: int) -> Tensor:
         """What the loss of the longest training pairs is made of."""
@@ -253,7 +254,7 @@ def _run(config: PreferencesConfig, run: RunFolder, console: Console, stop: Stop
     config, receipt = prepared.config, prepared.receipt.to_dict()
     tailored = begin(config, prepared.base, prepared.tokenizer, prepared.template)
     lesson = PairLesson(prepared, tailored.decoder, tailored.device)
-    config = fit_into_memory(config, run, lesson.work, lesson.device, lesson.decoder, lesson.trial)
+    config = fit_into_memory(config, run, lesson.work, lesson.device, lesson.decoder, lesson.trial, console)
     tailored.config = lesson.config = config
     run.claim(config, receipt)
     if run.finished:
@@ -261,6 +262,7 @@ def _run(config: PreferencesConfig, run: RunFolder, console: Console, stop: Stop
         return
     show_pairs(console, receipt)
     tailored.show(console)
+    check_device(config, lesson, lesson.decoder, console)
     with run.timed("reference"), console.status("the base reads the answers"):
         lesson.keep_reference(run.checkpoints / REFERENCE)
     with run.timed("base answers"):
