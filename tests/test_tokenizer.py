@@ -361,6 +361,55 @@ def test_a_tokenizer_of_another_kind_is_refused(tmp_path):
         Tokenizer.load(tmp_path)
 
 
+REGEX = {"pattern": {"Regex": "(a+)+$"}}
+TEXT = {"pattern": {"String": ""}}
+
+
+@pytest.mark.parametrize(
+    ("part", "step"),
+    [
+        ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "////f2FhYWE="}),  # ends the process
+        ("normalizer", {"precompiled_charsmap": "////f2FhYWE="}),
+        ("normalizer", {"type": None, "precompiled_charsmap": "////f2FhYWE="}),
+        ("normalizer", {"type": "Replace", **REGEX, "content": ""}),
+        ("normalizer", {"type": "Replace", **TEXT, "content": "aa"}),
+        ("pre_tokenizer", {"type": "Split", **REGEX, "behavior": "Isolated", "invert": False}),
+        ("pre_tokenizer", {"type": "FixedLength", "length": 0}),
+        ("decoder", {"type": "Strip", "content": "a", "start": 10**9, "stop": 0}),
+        ("decoder", "Strip"),
+        ("model", {"continuing_subword_prefix": "##"}),
+    ],
+)
+def test_a_step_that_can_do_harm_is_refused(tiny, tmp_path, part, step):
+    tiny.save(tmp_path, context_length=16)
+    path = tmp_path / "tokenizer.json"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    inner = part.replace("_", "") + "s"
+    steps = [step, {"type": "Sequence", inner: [None, step]}, {"type": "Sequence", inner: step}]
+    for one in [whole["model"] | step] if part == "model" else steps:
+        path.write_text(json.dumps(whole | {part: one}), encoding="utf-8")
+        with pytest.raises(UserError, match=rf"tokenizer\.json: the {part} has "):
+            Tokenizer.load(tmp_path)
+
+
+def test_of_a_part_that_is_there_twice_only_the_one_that_was_looked_at_is_read(tiny, tmp_path):
+    tiny.save(tmp_path, context_length=16)
+    path = tmp_path / "tokenizer.json"
+    bad = '{"normalizer": {"type": "Precompiled", "precompiled_charsmap": "////f2FhYWE="},'
+    path.write_text(path.read_text(encoding="utf-8").replace("{", bad, 1), encoding="utf-8")
+    assert Tokenizer.load(tmp_path).encode("the train") == tiny.encode("the train")
+
+
+def test_steps_that_do_no_harm_are_read(tiny, tmp_path):
+    tiny.save(tmp_path, context_length=16)
+    path = tmp_path / "tokenizer.json"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    steps = [{"type": "Digits", "individual_digits": True}, whole["pre_tokenizer"]]
+    changes = {"normalizer": {"type": "NFC"}, "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}}
+    path.write_text(json.dumps(whole | changes), encoding="utf-8")
+    assert Tokenizer.load(tmp_path).encode("the e\u0301") == tiny.encode("the \u00e9")
+
+
 def test_a_vocabulary_that_would_lose_characters_is_refused(tmp_path):
     Backend(models.BPE({"a": 0, "<|endoftext|>": 1}, [])).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match="no token for 255 of the 256 bytes"):

@@ -18,6 +18,7 @@ from gptailor.errors import UserError, did_you_mean, listing
 
 Config = TypeVar("Config", bound=BaseModel)
 LONGEST_YAML = 100_000  # characters of a configuration; PyYAML is slow
+DEEPEST_YAML = 20  # lists and mappings inside each other
 
 
 def option(default: Any, description: str, *, group: str, **limits: Any) -> Any:
@@ -369,9 +370,7 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
     if len(text) > LONGEST_YAML:
         raise UserError(f"configuration {file} is too long", expected=f"at most {LONGEST_YAML:,} characters")
     try:
-        # A few lines of references to references stand for gigabytes.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise UserError(f"{file} refers to its own parts with *", expected="each value written out")
+        _check_events(file, text)
         node, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or a number that is none
         raise UserError(f"{file} is not YAML: {error}") from None
@@ -384,6 +383,17 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
             raise UserError(f"{file}:{line}: {name} stands already in line {lines[name]}")
         lines[name] = line
     return {str(key): value for key, value in values.items()}, lines
+
+
+def _check_events(file: Path, text: str) -> None:
+    """Raises ``UserError`` for what would take gigabytes or hours to read, before anything is made of it."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):  # a few lines of references to references stand for gigabytes
+            raise UserError(f"{file} refers to its own parts with *", expected="each value written out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST_YAML:  # each bracket is looked at again by all that follow
+            raise UserError(f"{file} holds lists in lists", expected=f"at most {DEEPEST_YAML} inside each other")
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -24,6 +24,14 @@ MAX_FILE_BYTES = 200_000_000
 TEXTS_PER_CALL = 1000
 MAX_ADDED_TOKENS = 20  # besides the end of text, some vocabularies name a few more, such as a mask
 
+# What may stand around the model of a tokenizer.json. The library has more, and some of that can be told to end the
+# process, or to take all of its memory or time: regular expressions, tables of characters, texts that grow.
+HARMLESS = {
+    "normalizer": ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"),
+    "pre_tokenizer": ("ByteLevel", "Digits", "Whitespace", "WhitespaceSplit", "Punctuation"),
+    "decoder": ("ByteLevel", "ByteFallback", "Fuse"),
+}
+
 CONFIG_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 TABLE_FILES = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
 
@@ -151,12 +159,32 @@ class Tokenizer:
 def _read_backend(folder: Path) -> Backend:
     """The first layout whose files are all in ``folder``, through the library's readers."""
     if (folder / "tokenizer.json").is_file():
-        text = _read_text(folder / "tokenizer.json")
+        text = _harmless(folder / "tokenizer.json")
         return _parsed(lambda: Backend.from_str(text), folder / "tokenizer.json")
     for vocabulary, merges in TABLE_FILES:
         if (folder / vocabulary).is_file() and (folder / merges).is_file():
             return _read_tables(folder / vocabulary, folder / merges)
     raise _nothing_found(folder)
+
+
+def _harmless(path: Path) -> str:
+    """A ``tokenizer.json`` with only what is used of it, written anew: what is read then is what was looked at here."""
+    values = _read_json(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a readable tokenizer (it holds a {type(values).__name__})")
+    values |= {"truncation": None, "padding": None, "post_processor": None}
+    for name, known in HARMLESS.items():
+        whole, inner = values.get(name), f"{name.replace('_', '')}s"
+        sequence = isinstance(whole, dict) and whole.get("type") == "Sequence" and isinstance(whole.get(inner), list)
+        steps = [step for step in (whole[inner] if sequence else [whole]) if step is not None]
+        unknown = [step for step in steps if not isinstance(step, dict) or step.get("type") not in known]
+        if unknown:
+            kinds = listing(str(step.get("type") if isinstance(step, dict) else step)[:40] for step in unknown)
+            raise UserError(f"{path}: the {name} has {kinds}", expected=f"nothing but {listing(known)}")
+    model = values.get("model")
+    if isinstance(model, dict) and model.get("continuing_subword_prefix"):
+        raise UserError(f"{path}: the model has a continuing_subword_prefix", expected="none, as in GPT-2")
+    return json.dumps(values)
 
 
 def _read_tables(vocabulary: Path, merges: Path) -> Backend:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptailor.data.batching import Batch, collate, shuffled
+from gptailor.data.batching import WINDOW, Batch, collate, shuffled
 from gptailor.model.together import by_length
 
 LENGTHS = st.lists(st.integers(0, 300), max_size=150)
@@ -77,6 +77,13 @@ def test_epochs_and_seeds_differ_in_order_and_in_who_shares_a_batch() -> None:
     together = [{frozenset(batch) for batch in batches} for batches in (first, next_epoch, other_seed)]
     assert len(together[0] & together[1]) < len(first) / 10
     assert len(together[0] & together[2]) < len(first) / 10
+
+
+def test_an_epoch_of_several_windows_has_every_row_once() -> None:
+    lengths = np.random.default_rng(0).integers(1, 200, 2 * 8 * WINDOW + 3).tolist()
+    batches = shuffled(lengths, 8, seed=0, epoch=0)
+    assert sorted(flat(batches)) == list(range(len(lengths)))
+    assert sorted(map(len, batches)) == [3, *[8] * (2 * WINDOW)]
 
 
 def test_batches_of_similar_length_pad_little() -> None:

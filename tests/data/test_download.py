@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import hashlib
 import io
+import os
 import tarfile
 import threading
-import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,7 +33,7 @@ def sha256(content: bytes) -> str:
 
 
 class Server(ThreadingHTTPServer):
-    """Answers from ``files``; ``behaviour`` of a path is cut (fewer bytes than announced), stall, or a status."""
+    """Answers from ``files``, and badly as ``behaviour`` of a path says: see ``Handler``."""
 
     daemon_threads = True
 
@@ -39,12 +42,19 @@ class Server(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.behaviour: dict[str, str] = {}
         self.asked: list[str] = []
+        self.finish = threading.Event()
 
     def address(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}{path}"
 
 
 class Handler(BaseHTTPRequestHandler):
+    """Sends the whole file, or does as its behaviour says.
+
+    silent: nothing at all; stall, cut, drip: half of it, and then nothing, the end, or a byte now and then; endless:
+    more and more, with no length announced; packed: a bomb in gzip; "length N": announces N; "to ADDRESS": redirects.
+    """
+
     def do_GET(self) -> None:
         server = cast("Server", self.server)
         server.asked.append(self.path)
@@ -52,15 +62,32 @@ class Handler(BaseHTTPRequestHandler):
         if self.path not in server.files:
             self.send_error(404)
             return
+        if how == "silent":
+            server.finish.wait(3)
+            return
         body = server.files[self.path]
-        self.send_response(200)
-        if how != "unannounced":
-            self.send_header("Content-Length", str(len(body)))
+        what, _, value = how.partition(" ")
+        self.send_response(302 if what == "to" else 200)
+        if what == "packed":
+            body = gzip.compress(bytes(50_000_000))
+            self.send_header("Content-Encoding", "gzip")
+        if what == "to":
+            self.send_header("Location", value)
+        elif what not in ("unannounced", "endless"):
+            self.send_header("Content-Length", value if what == "length" else str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if how in ("cut", "stall") else body)
-        self.wfile.flush()
-        if how == "stall":
-            time.sleep(1.5)
+        with suppress(ConnectionError):  # the client has gone away
+            self.send(what, body)
+
+    def send(self, what: str, body: bytes) -> None:
+        finish = cast("Server", self.server).finish
+        self.wfile.write(body[: len(body) // 2] if what in ("cut", "stall", "drip") else body)
+        while what == "drip" and not finish.wait(0.1):
+            self.wfile.write(b"x")
+        for _ in range(5000 if what == "endless" else 0):
+            self.wfile.write(bytes(1000))
+        if what == "stall":
+            finish.wait(3)
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -74,6 +101,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server = Server()
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     yield server
+    server.finish.set()
     server.shutdown()
     server.server_close()
 
@@ -118,8 +146,21 @@ def test_what_lies_in_a_data_folder_is_not_fetched(tmp_path: Path, server: Serve
 @pytest.mark.parametrize(
     ("behaviour", "changes", "why"),
     [
-        ("cut", {}, "toy.csv: .*(closed|complete)"),
-        ("stall", {}, "no answer within 0.5 seconds"),
+        ("cut", {}, r"toy.csv: the connection broke off: .*received 12 bytes, expected 25\); nothing was kept"),
+        ("stall", {}, "toy.csv: the server sent nothing for 0.5 seconds; nothing was kept"),
+        ("silent", {}, "toy.csv: the server sent nothing for 0.5 seconds"),
+        ("drip", {}, "toy.csv: it comes at less than 1,000 bytes a second; nothing was kept"),
+        ("length 12", {}, "toy.csv: its sha256 is"),
+        ("length 26", {}, "toy.csv: the connection broke off: "),
+        ("length 1000000000000000000000000000000", {}, "toy.csv: the connection broke off: "),
+        ("length -1", {}, "toy.csv: the connection broke off: "),
+        ("length many", {}, "toy.csv: the connection broke off: "),
+        ("endless", {}, "toy.csv: it is larger than the 1,000 bytes"),
+        ("packed", {}, "toy.csv: it is larger than the 1,000 bytes"),
+        ("to /toy.csv", {}, "toy.csv: Exceeded maximum allowed redirects"),
+        ("to file:///etc/hostname", {}, "toy.csv: Request URL has an unsupported protocol 'file://'"),
+        ("to //", {}, "toy.csv: "),
+        ("to http://127.0.0.1:9/toy.csv", {}, "toy.csv: the server cannot be reached: .*refused"),
         ("", {"checksum": "sha256:" + "0" * 64}, "its sha256 is .*, not 000.*nothing was kept"),
         ("", {"limit": 10}, "larger than the 10 bytes"),
         ("unannounced", {"limit": 10}, "larger than the 10 bytes"),
@@ -135,6 +176,30 @@ def test_a_bad_download_keeps_nothing(
         locate("toy", folders=[tmp_path / "data", tmp_path / "cache"])
     assert f"put it at {tmp_path / 'data/toy/toy.csv'}" in str(caught.value)
     assert everything_in(tmp_path) == []
+    if not changes:  # the server has come to its senses
+        server.behaviour.clear()
+        found = locate("toy", folders=[tmp_path / "data", tmp_path / "cache"])
+        assert found.files["data"][0].read_bytes() == ROWS
+
+
+def test_a_file_that_has_moved_to_another_server_is_checked_as_well(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_file(server, monkeypatch)
+    server.files |= {"/there": b"another file", "/toy.csv": ROWS}
+    server.behaviour["/toy.csv"] = f"to {server.address('/there').replace('127.0.0.1', 'localhost')}"
+    with pytest.raises(UserError, match="its sha256 is"):
+        locate("toy", folders=[tmp_path])
+    assert everything_in(tmp_path) == []
+    server.files["/there"] = ROWS
+    assert locate("toy", folders=[tmp_path]).files["data"][0].read_bytes() == ROWS
+
+
+def test_what_a_kill_left_of_a_download_is_no_data(tmp_path: Path, server: Server, monkeypatch) -> None:
+    one_file(server, monkeypatch)
+    (tmp_path / "toy/.fetching-abc").mkdir(parents=True)
+    (tmp_path / "toy/.fetching-abc/fetched").write_bytes(ROWS[:9])
+    assert locate("toy", folders=[tmp_path]).files["data"][0].read_bytes() == ROWS
 
 
 def test_a_missing_page_and_a_missing_server(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +209,10 @@ def test_a_missing_page_and_a_missing_server(tmp_path: Path, server: Server, mon
         locate("toy", folders=[tmp_path])
     nowhere = replace(there, address="http://127.0.0.1:9/toy.csv")
     offer(monkeypatch, Form({"data": "toy/toy.csv"}), nowhere)
-    with pytest.raises(UserError, match=r"could not be downloaded from http://127.0.0.1:9/toy.csv(.|\n)*put it at"):
+    unreachable = (
+        r"could not be downloaded from http://127.0.0.1:9/toy.csv: the server cannot be reached: (.|\n)*put it at"
+    )
+    with pytest.raises(UserError, match=unreachable):
         locate("toy", folders=[tmp_path])
     assert everything_in(tmp_path) == []
 
@@ -156,9 +224,38 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, server: Server, monkeypa
         locate("toy", folders=[tmp_path / "cache"])
 
 
-def zipped(members: dict[str, bytes]) -> bytes:
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [("mkdir", errno.EROFS), ("mkdir", errno.EACCES), ("fsync", errno.ENOSPC), ("rename", errno.EIO)],
+)
+def test_a_disk_that_fails_keeps_what_was_there(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    one_file(server, monkeypatch)
+    (tmp_path / "other.csv").write_bytes(b"mine")
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os if call == "fsync" else Path, call, fail)
+        with pytest.raises(UserError, match=f"cannot write to .*: {os.strerror(number)}"):
+            locate("toy", folders=[tmp_path])
+    assert everything_in(tmp_path) == ["other.csv"]
+    assert locate("toy", folders=[tmp_path]).files["data"][0].read_bytes() == ROWS
+
+
+def test_a_full_disk_keeps_what_was_there(small_disk: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_file(server, monkeypatch, bytes(5_000_000), limit=6_000_000)
+    (small_disk / "other.csv").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"cannot write to .*: No space left on device"):
+        locate("toy", folders=[small_disk])
+    assert everything_in(small_disk) == ["other.csv"]
+
+
+def zipped(members: dict[str, bytes], packed: int = zipfile.ZIP_DEFLATED) -> bytes:
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as box:
+    with zipfile.ZipFile(out, "w", packed) as box:
         for name, content in members.items():
             box.writestr(name, content)
     return out.getvalue()
@@ -178,6 +275,9 @@ def test_only_the_wanted_member_of_a_zip_is_written(tmp_path: Path, server: Serv
         (zipped({"other": ROWS}), "has no inner.csv; it has other"),
         (zipped({"inner.csv": b"0" * 100_000}), "larger than the 1,000 bytes"),
         (zipped({"inner.csv": ROWS}).replace(b"inner.csv", b"inner.csw", 1), "damaged"),
+        (zipped({"inner.csv": ROWS}).replace(b"\x37\0\0\0\x42", b"\x37\0\0\0\x43"), "damaged"),  # begins at -1
+        (zipped({"inner.csv": ROWS}, zipfile.ZIP_LZMA), r"packs inner.csv in a way that is not read \(number 14\)"),
+        (zipped({"inner.csv": ROWS}, zipfile.ZIP_BZIP2), r"packs inner.csv in a way that is not read \(number 12\)"),
     ],
 )
 def test_a_bad_zip_keeps_nothing(tmp_path: Path, server: Server, monkeypatch, archive: bytes, why: str) -> None:
@@ -188,13 +288,13 @@ def test_a_bad_zip_keeps_nothing(tmp_path: Path, server: Server, monkeypatch, ar
 
 
 def tarred(members: list[tuple[str, bytes | str]]) -> bytes:
-    """A tar.gz of files (bytes) and symbolic links (str: where they point)."""
+    """A tar.gz of files (bytes) and links (str: where they point): hard ones where the name says so, else symbolic."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as box:
         for name, content in members:
             info = tarfile.TarInfo(name)
             if isinstance(content, str):
-                info.type, info.linkname = tarfile.SYMTYPE, content
+                info.type, info.linkname = tarfile.LNKTYPE if "hard" in name else tarfile.SYMTYPE, content
                 box.addfile(info)
             else:
                 info.size = len(content)
@@ -223,6 +323,8 @@ def test_only_fitting_regular_files_of_a_tar_are_written(tmp_path: Path, server:
         ("/aclImdb/train/pos/evil.txt", b"evil"),
         ("../evil.txt", b"evil"),
         ("aclImdb/train/pos/link.txt", "/etc/hostname"),
+        ("aclImdb/train/pos/hard.txt", "/etc/hostname"),
+        ("aclImdb/train/neg", str(tmp_path)),  # for the files that come after it
         ("aclImdb/train/unsup/0_0.txt", b"no label"),
     ]
     reviews(server, monkeypatch, tarred([*evil, *REVIEWS]))

@@ -52,3 +52,13 @@ def test_label_folders_in_another_encoding(tmp_path: Path) -> None:
     assert read_table(tmp_path, encoding="cp1252").dropped == [Dropped(3, "not valid in the given encoding")]
     with pytest.raises(UserError, match="there is no encoding 'cp9'"):
         read_table(tmp_path, encoding="cp9")
+
+
+def test_a_text_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    """A link to a pipe would wait for ever, and one to /dev/zero never end."""
+    for name in ("good", "bad"):
+        (tmp_path / name).mkdir()
+    write(tmp_path / "good/1.txt", b"fine")
+    (tmp_path / "bad/1.txt").symlink_to("/dev/null")
+    with pytest.raises(UserError, match=r"bad/1\.txt is no file"):
+        read_table(tmp_path)

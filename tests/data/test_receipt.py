@@ -6,14 +6,16 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptailor.config import ClassifierConfig
 from gptailor.data.classification import collect
+from gptailor.data.example import Example
 from gptailor.data.inputs import read_parts
-from gptailor.data.receipt import SHOWN, Receipt
+from gptailor.data.receipt import SHOWN, InstructionReceipt, PreferenceReceipt, Receipt
 from gptailor.data.splits import arrange
 from gptailor.data.table import Dropped, Table
 from gptailor.errors import UserError
@@ -86,6 +88,7 @@ def test_a_worked_receipt() -> None:
     receipt, enough = receive({"data": table(rows, unreadable=1)}, ClassifierConfig(data="t.csv"))
     told = receipt.to_dict()
     assert enough
+    assert (told["columns"], receipt.text_columns) == ({"text": "text", "label": "label"}, ["text"])
     assert told["files"] == [
         {"part": "data", "path": "t.csv", "sha256": "0" * 64, "bytes": 1, "format": "csv", "rows": 28, "said": []}
     ]
@@ -123,7 +126,33 @@ def test_long_lists_are_shown_in_part_and_counted_whole() -> None:
     assert told["dropped"][0]["count"] == SHOWN + 5
     assert told["dropped"][0]["lines"] == [f"t:{line}" for line in range(SHOWN)]
     assert told["cut"]["count"] == told["rows"]["cut"] == SHOWN + 5 - 10
+    assert told["cut"]["limit"] == 10
     assert told["cut"]["lines"][0] == "t:10"  # the eleventh text is the first with more than ten tokens
+
+
+def test_several_text_columns_are_told_as_they_are_joined() -> None:
+    receipt = Receipt()
+    assert (receipt.text_columns, receipt.columns, receipt.limit) == ([], {}, 0)
+    receipt.add_columns(["title", "body"], "kind")
+    assert receipt.text_columns == ["title", "body"]
+    assert receipt.to_dict()["columns"] == {"text": "title + body", "label": "kind"}
+
+
+def test_labels_that_differ_only_in_case_or_spaces_are_told() -> None:
+    receipt = Receipt()
+    names = ["Not  Spam", "spam", "not spam", "notspam"]
+    receipt.look([Example(str(line), name, f"t:{line}") for line, name in enumerate(names)])
+    told = "labels that differ only in case or spaces are kept apart: 'Not  Spam', 'not spam'"
+    assert receipt.warnings == [told]
+
+
+def test_why_rows_are_left_out() -> None:
+    receipt = Receipt()
+    assert receipt.why() == ""
+    receipt.read = 1003
+    for reason, where in (("has no text", "t:1"), ("has no text", "t:2"), ("has no label", "t:3")):
+        receipt.drop(reason, where)
+    assert receipt.why() == " (1,003 rows read; left out: 2 × has no text; 1 × has no label)"
 
 
 def test_a_warning_is_said_once() -> None:
@@ -160,6 +189,12 @@ def test_long_lengths_share_twenty_bars_up_to_the_longest() -> None:
     assert lengths["p95"] == 950.0  # of 950.05, the place of 95 % between the first and the last
 
 
+def test_edges_are_told_to_a_tenth_of_a_token() -> None:
+    receipt = Receipt()
+    receipt.encoded(25, 512, "t:1")
+    assert receipt.to_dict()["lengths"]["edges"][:3] == [0, 1.2, 2.5]  # steps of 1.25
+
+
 def test_sms_spam_is_accounted_for(shared_data: Path) -> None:
     config = ClassifierConfig(data=str(shared_data / "sms_spam" / "SMSSpamCollection"))
     receipt = Receipt()
@@ -179,3 +214,79 @@ def test_sms_spam_is_accounted_for(shared_data: Path) -> None:
         "in_train": 0,
     }
     assert any("quotes are ordinary characters" in sentence for sentence in told["files"][0]["said"])
+
+
+# --- conversations and pairs ------------------------------------------------------------------------------------------
+
+
+def learned(*flags: int) -> np.ndarray:
+    return np.array(flags, bool)
+
+
+def test_a_worked_receipt_of_conversations() -> None:
+    receipt, rows = InstructionReceipt(), table([("a", "b")] * 9)
+    receipt.add_file("data", rows)
+    receipt.add_shape(rows, "pairs", ["label"])
+    receipt.drop("has no answer", "t.csv:9")
+    receipt.arranged({"train": ["a", "b", "a"], "validation": ["a", "c"], "test": ["c", "d"]})
+    receipt.learn("train", learned(0, 0, 1, 1))
+    receipt.learn("train", learned(0, 1, 1, 0, 0))
+    receipt.learn("test", learned(0, 1))
+    receipt.fitted({"train": 3, "validation": 2, "test": 2}, 64, prompts_over=1)
+    receipt.lengths += [3, 4, 1]
+    receipt.empty_outputs += [f"t.csv:{line}" for line in range(SHOWN + 1)]
+    receipt.unanswered += [f"u.csv:{line}" for line in range(SHOWN + 2)]
+    told = receipt.to_dict()
+    assert [entry["rows"] for entry in told.pop("files")] == [9]
+    assert told.pop("lengths")["max"] == 4
+    assert told == {
+        "rows": {"read": 9, "kept": 7, "dropped": 1, "cut": 0},
+        "dropped": [{"reason": "has no answer", "count": 1, "lines": ["t.csv:9"]}],
+        "cut": {"count": 0, "limit": 64, "lines": []},
+        "shared": {"validation": {"n": 2, "in_train": 1}, "test": {"n": 2, "in_train": 0}},
+        "warnings": ["1 of 2 validation questions stand word for word in the training part"],
+        "shapes": [{"path": "t.csv", "shape": "pairs", "columns": ["label"], "unused": ["text"]}],
+        "parts": {"train": 3, "validation": 2, "test": 2},
+        "empty_outputs": {"count": SHOWN + 1, "lines": [f"t.csv:{line}" for line in range(SHOWN)]},
+        "unanswered": {"count": SHOWN + 2, "lines": [f"u.csv:{line}" for line in range(SHOWN)]},
+        "prompts_over": 1,
+        "responses_cut": 0,
+        "turns_cut": 0,
+        "tokens": {
+            # The first token is no target: nothing foretells it. 4 of 7 targets are learned, one record has no end.
+            "train": {"records": 2, "targets": 7, "learned": 4, "ends": 1, "learned_share": 0.5714},
+            "test": {"records": 1, "targets": 1, "learned": 1, "ends": 1, "learned_share": 1.0},
+        },
+    }
+
+
+def test_a_worked_receipt_of_pairs() -> None:
+    receipt, rows = PreferenceReceipt(), table([("a", "b")] * 6)
+    receipt.add_file("data", rows)
+    receipt.learn("train", learned(0, 0, 1, 1, 1), learned(0, 0, 1, 1))
+    receipt.learn("train", learned(0, 1, 1), learned(0, 1))
+    receipt.learn("train", learned(0, 1), learned(0, 0, 1, 1, 1, 1))
+    for _ in range(3):
+        receipt.learn("test", learned(0, 1, 1), learned(0, 0, 1, 1))
+    receipt.identical += [f"t.csv:{line}" for line in range(SHOWN + 3)]
+    receipt.empty_sides["rejected"] += [f"u.csv:{line}" for line in range(SHOWN + 1)]
+    told = receipt.to_dict()
+    assert not told.keys() & {"empty_outputs", "unanswered", "turns_cut", "labels", "conflicts", "duplicates"}
+    assert (told["responses_cut"], told["prompts_over"], told["shapes"], told["rows"]["read"]) == (0, 0, [], 6)
+    assert told["identical"] == {"count": SHOWN + 3, "lines": [f"t.csv:{line}" for line in range(SHOWN)]}
+    assert told["empty_sides"] == {
+        "chosen": {"count": 0, "lines": []},
+        "rejected": {"count": SHOWN + 1, "lines": [f"u.csv:{line}" for line in range(SHOWN)]},
+    }
+    assert told["tokens"] == {
+        "train": {"pairs": 3, "chosen": 6, "rejected": 7, "chosen_longer": 2, "rejected_longer": 1},
+        "test": {"pairs": 3, "chosen": 6, "rejected": 6, "chosen_longer": 0, "rejected_longer": 0},
+    }
+    assert told["length_bias"] == {
+        "pairs": 6, "chosen_longer": 0.3333, "rejected_longer": 0.1667, "mean_chosen": 2.0, "mean_rejected": 2.2
+    }  # fmt: skip
+
+
+def test_without_pairs_nothing_is_said_of_their_lengths() -> None:
+    told = PreferenceReceipt().to_dict()
+    assert [told[key] for key in ("length_bias", "tokens", "lengths", "parts")] == [{}] * 4

@@ -141,7 +141,12 @@ def test_repeats_that_are_kept_stay_together() -> None:
 
 
 def test_too_few_texts_are_refused() -> None:
-    with pytest.raises(UserError, match="too few texts for 2 labels: train 4, validation 0, test 0"):
+    expected = (
+        r"^too few texts for 2 labels: train 4, validation 0, test 0\n"
+        r"  expected: at least three different texts for a label\n"
+        r"  try:      is --label the right column\?$"
+    )
+    with pytest.raises(UserError, match=expected):
         split({"data": distinct(a=2, b=2)})
 
 
@@ -171,6 +176,12 @@ def test_undersampling_leaves_as_many_of_each_label_in_file_order() -> None:
 def test_undersampling_is_seeded() -> None:
     examples = distinct(a=30, b=7)
     drawn = [[example.where for example in undersample(examples, seed, Receipt())] for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_split_that_undersamples_is_seeded() -> None:
+    examples = distinct(a=40, b=10)
+    drawn = [wheres(split({"data": examples}, balance="undersample", seed=seed)[0]) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
@@ -282,8 +293,24 @@ def test_the_books_split_takes_all_of_the_rarest_label_and_another_seed_draws_ot
 
 
 def test_the_books_split_needs_one_file() -> None:
-    with pytest.raises(UserError, match="--split book with separate files for train, test"):
+    expected = r"^--split book with separate files for train, test\n  expected: one file with all rows$"
+    with pytest.raises(UserError, match=expected):
         split({"train": distinct(a=9, b=9), "test": distinct("t2", a=3, b=3)}, split="book")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"duplicates": "keep"}, "--duplicates"),
+        ({"validation_share": 0.2, "test_share": 0.1}, "--validation-share, --test-share"),
+        ({"balance": "weights"}, "--balance weights"),
+    ],
+)
+def test_the_books_split_has_its_own_balance_and_shares(options: dict[str, Any], named: str) -> None:
+    expected = rf"^--split book with {named}\n  expected: the book's own balance and shares$"
+    with pytest.raises(UserError, match=expected):
+        split({"data": distinct(a=20, b=20)}, split="book", **options)
+    split({"data": distinct(a=20, b=20)}, split="book", balance="undersample")  # which is what the book does
 
 
 # --- records without labels -------------------------------------------------------------------------------------------

@@ -208,8 +208,35 @@ def read_an_adapter(adapter: bytes, config: bytes, tensors: str, torn_at: int, b
 
 SMALL = Tokenizer.train(["a few words"] * 3, 270)
 
+# What the library can do around the model; the first six end the process, or take its memory or time, unless refused.
+STEP = st.sampled_from(
+    [
+        {"type": "Precompiled", "precompiled_charsmap": "////f2FhYWE="},
+        {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10**5},
+        {"type": "Replace", "pattern": {"Regex": ""}, "content": "a"},
+        {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False},
+        {"type": "Strip", "content": "a", "start": 10**9, "stop": 1},
+        {"type": "FixedLength", "length": 0},
+        {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        {"type": "Digits", "individual_digits": True},
+        *({"type": kind} for kind in ("NFKD", "Lowercase", "Whitespace", "ByteFallback", "Fuse", None)),
+    ]
+)
+STEPS = STEP | st.builds(
+    lambda steps: {"type": "Sequence", "normalizers": steps, "pretokenizers": steps, "decoders": steps},
+    st.lists(STEP, max_size=3),
+)
+AROUND = st.builds(
+    lambda parts: json.dumps(TOKENIZER | parts).encode(),
+    st.dictionaries(st.sampled_from(["normalizer", "pre_tokenizer", "decoder"]), STEPS, min_size=1),
+)
 
-@fuzz("tokenizer.json", content=changed(TOKENIZER) | torn(json.dumps(TOKENIZER).encode()), text=st.text(max_size=20))
+
+@fuzz(
+    "tokenizer.json",
+    content=changed(TOKENIZER) | torn(json.dumps(TOKENIZER).encode()) | AROUND,
+    text=st.text(max_size=20) | st.sampled_from(["a" * 3000 + "b"]),
+)
 def read_tokenizer(content: bytes, text: str) -> None:
     def read(folder: Path) -> None:
         found = Tokenizer.load(folder)
@@ -353,10 +380,14 @@ PATHS = st.sampled_from(
 )
 
 
+PACKED = {"zip": zipfile.ZIP_DEFLATED, "zip, not packed": zipfile.ZIP_STORED}
+PACKED |= {"zip, bzip2": zipfile.ZIP_BZIP2, "zip, lzma": zipfile.ZIP_LZMA}
+
+
 def archive(kind: str, members: list[tuple[str, bytes, str]]) -> bytes:
     made = io.BytesIO()
-    if kind == "zip":
-        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as box:
+    if kind in PACKED:
+        with zipfile.ZipFile(made, "w", PACKED[kind]) as box:
             for name, content, _ in members:
                 box.writestr(name.replace("\0", ""), content)
         return made.getvalue()
@@ -377,7 +408,7 @@ MEMBERS = st.lists(
 
 @fuzz(
     "archive",
-    kind=st.sampled_from(["zip", "tar"]),
+    kind=st.sampled_from(["tar", *PACKED]),
     members=MEMBERS,
     broken=st.none() | st.tuples(st.integers(0, 500), st.binary(max_size=3)),
 )
@@ -391,8 +422,8 @@ def unpack(kind: str, members: list[tuple[str, bytes, str]], broken: tuple[int, 
 
         (scratch := folder / "scratch").mkdir()
         (scratch / "fetched").write_bytes(content)
-        wanted = b"a" if kind == "zip" else content
-        member = "good.txt" if kind == "zip" else r"(?:sub/)?(\w+\.txt)"
+        wanted = b"a" if kind in PACKED else content
+        member = "good.txt" if kind in PACKED else r"(?:sub/)?(\w+\.txt)"
         what = Download("", "t", f"sha256:{hashlib.sha256(wanted).hexdigest()}", 10_000, member)
         try:
             with _explained(folder):

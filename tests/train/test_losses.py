@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gptailor.train import losses
 from gptailor.train.losses import balanced_weights, class_loss, next_token_loss
 
 LOGITS = torch.tensor([[-1.0, 1.0], [-0.5, 1.5]])
@@ -21,6 +22,11 @@ def test_the_worked_example() -> None:
     assert float(loss.total) == pytest.approx(wrong + right)
     assert float(loss.total / loss.weight) == pytest.approx(1.1269, abs=5e-5)
     assert (float(loss.weight), int(loss.correct), loss.count) == (2, 1, 2)
+
+
+def test_right_classes_are_counted() -> None:
+    logits = torch.tensor([[0.1, 0.9, 0.3], [2.0, -1.0, 0.0], [0.0, 0.1, 0.2], [0.5, 0.4, 0.3]])
+    assert int(class_loss(logits, torch.tensor([1, 0, 2, 2])).correct) == 3
 
 
 def test_class_weights_count_in_the_sum_and_in_what_it_is_divided_by() -> None:
@@ -65,6 +71,7 @@ def test_next_token_loss_equals_the_plain_one_with_gradients(chunk: int) -> None
     torch.manual_seed(0)
     hidden, head = torch.randn(3, 7, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True)
     labels = torch.randint(0, 30, (3, 7))
+    labels[0, 3:6], labels[1, 0] = (hidden @ head.T).argmax(-1)[0, 3:6], (hidden @ head.T).argmax(-1)[1, 0]
     labels[0, :3] = labels[2] = -100
     loss = next_token_loss(hidden, head, labels, chunk=chunk)
     (2 * loss.total / loss.weight).backward()
@@ -73,13 +80,51 @@ def test_next_token_loss_equals_the_plain_one_with_gradients(chunk: int) -> None
     logits = hidden @ head.T
     plain = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
     (2 * plain).backward()
-    assert loss.count == 11 and int(loss.correct) == int((logits.argmax(-1) == labels).sum())
+    assert loss.count == 11 and int(loss.correct) == int((logits.argmax(-1) == labels).sum()) >= 4
     torch.testing.assert_close(loss.total / loss.weight, plain)
     torch.testing.assert_close(ours, (hidden.grad, head.grad), atol=1e-6, rtol=1e-5)
 
 
+def test_logits_too_large_for_an_exponential_give_a_finite_loss() -> None:
+    hidden, head = torch.tensor([[[200.0], [-200.0]]]), torch.tensor([[1.0], [0.0], [-1.0]])
+    loss = next_token_loss(hidden, head, torch.tensor([[2, 2]]))
+    assert (float(loss.total), int(loss.correct)) == (400, 1)  # logits 200, 0, -200, and the same the other way
+
+
 def test_next_token_loss_where_nothing_is_learned_is_zero() -> None:
-    hidden = torch.randn(1, 2, 8, requires_grad=True)
-    loss = next_token_loss(hidden, torch.randn(5, 8), torch.full((1, 2), -100))
+    hidden, head = torch.randn(1, 2, 8, requires_grad=True), torch.randn(5, 8, requires_grad=True)
+    loss = next_token_loss(hidden, head, torch.full((1, 2), -100))
     loss.total.backward()
-    assert loss.total.item() == loss.count == 0 and hidden.grad.abs().sum() == 0
+    assert loss.total.item() == loss.count == 0 and hidden.grad.abs().sum() == head.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize(("learning", "trained", "products"), [(True, True, 9), (True, False, 6), (False, True, 3)])
+def test_gradients_cost_nothing_where_none_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, learning: bool, trained: bool, products: int
+) -> None:
+    """Three chunks have a product each, one more for the gradient of the states, and one for that of a trained head."""
+    called: list[torch.Size] = []
+    real = losses.product
+    monkeypatch.setattr(losses, "product", lambda x, weight: called.append(x.shape) or real(x, weight))
+    hidden, head = torch.randn(1, 6, 8, requires_grad=True), torch.randn(5, 8, requires_grad=trained)
+    with torch.set_grad_enabled(learning):
+        loss = next_token_loss(hidden, head, torch.ones(1, 6, dtype=torch.int64), chunk=2)
+    if learning:
+        loss.total.backward()
+    assert len(called) == products
+    assert (hidden.grad is not None, head.grad is not None) == (learning, learning and trained)
+
+
+def test_under_autocast_products_are_rounded_once_and_their_sums_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand times ln 2, and half of a state: in bf16 a sum of halves would come to rest at 128."""
+    kinds: set[torch.dtype] = set()
+    real = losses.product
+    monkeypatch.setattr(losses, "product", lambda x, weight: kinds.update((x.dtype, weight.dtype)) or real(x, weight))
+    hidden, head = torch.ones(1, 1000, 1, requires_grad=True), torch.zeros(2, 1, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = next_token_loss(hidden, head, torch.zeros(1, 1000, dtype=torch.int64), chunk=1)
+    loss.total.backward()
+    assert kinds == {torch.bfloat16}
+    assert {tensor.dtype for tensor in (loss.total, hidden.grad, head.grad)} == {torch.float32}
+    assert loss.total.item() == pytest.approx(1000 * math.log(2), rel=1e-5)
+    assert head.grad.tolist() == [[-500], [500]]

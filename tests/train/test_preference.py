@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gptailor.errors import UserError
+from gptailor.train import preference
 from gptailor.train.preference import (
     answer_log_probabilities,
     check_start,
@@ -138,8 +139,20 @@ def test_before_the_first_step_the_loss_is_ln_2_and_the_margin_0() -> None:
 @pytest.mark.parametrize("off", [0.01, -0.01, math.nan])
 def test_a_reference_of_another_model_is_refused(off: float) -> None:
     other = [SUMS[0][0] + off, *SUMS[0][1:]]
-    with pytest.raises(UserError, match="the reference does not match the model"):
+    expected = (
+        r"^the reference does not match the model: before the first step a margin is .* and a loss .* off 0.6931\n"
+        r"  expected: at most 0.0001\n"
+        r"  try:      the base has changed since the run began, or .*: begin a new run with another --out$"
+    )
+    with pytest.raises(UserError, match=expected):
         check_start(*dpo(*tensors(SUMS[0], SUMS[1], other, SUMS[1])))
+
+
+def test_a_start_as_far_off_as_is_tolerated_is_one() -> None:
+    check_start(torch.tensor([0.5, 0.75]), torch.tensor([-0.25, 0.0]), tolerance=0.25, expected=0.5)
+    for losses, margins in (([0.5, 0.8], [0.0, 0.0]), ([0.5, 0.2], [0.0, 0.0]), ([0.5, 0.5], [0.0, -0.3])):
+        with pytest.raises(UserError):
+            check_start(torch.tensor(losses), torch.tensor(margins), tolerance=0.25, expected=0.5)
 
 
 def test_a_reference_comes_back_as_it_was_saved(tmp_path: Path) -> None:
@@ -149,10 +162,10 @@ def test_a_reference_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
     back = read_reference(file, {"train": 5, "test": 3})
     assert back.keys() == reference.keys() and all(torch.equal(back[name], reference[name]) for name in back)
-    with pytest.raises(UserError, match="is of other pairs"):
+    with pytest.raises(UserError, match=r"reference.safetensors is of other pairs\n  try:      start the run again$"):
         read_reference(file, {"train": 4, "test": 3})
     file.write_bytes(file.read_bytes()[:40])
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"reference.safetensors cannot be read: .*\n  try:      start the run again$"):
         read_reference(file, {"train": 5, "test": 3})
 
 
@@ -177,3 +190,34 @@ def test_log_probabilities_are_the_plain_ones_with_gradients(chunk: int) -> None
     assert counts.tolist() == [4, 0, 5]
     torch.testing.assert_close(sums, plain)
     torch.testing.assert_close(ours, (hidden.grad, head.grad), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("learned", "products"), [(True, 4), (False, 3)])
+def test_a_head_that_is_not_trained_costs_no_gradient(
+    monkeypatch: pytest.MonkeyPatch, learned: bool, products: int
+) -> None:
+    """A chunk has its logits twice, then a product for the gradient of the states and, if need be, of the head."""
+    called: list[torch.Size] = []
+    real = preference.product
+    monkeypatch.setattr(preference, "product", lambda x, weight: called.append(x.shape) or real(x, weight))
+    hidden, head = torch.randn(1, 3, 8, requires_grad=True), torch.randn(5, 8, requires_grad=learned)
+    sums, _ = answer_log_probabilities(hidden, head, torch.ones(1, 3, dtype=torch.int64))
+    sums.sum().backward()
+    assert len(called) == products
+
+
+def test_under_autocast_products_are_rounded_and_their_sums_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand times -ln 2, and half of a state: in bf16 a sum of halves would come to rest at 128."""
+    kinds: set[torch.dtype] = set()
+    real = preference.product
+    monkeypatch.setattr(
+        preference, "product", lambda x, weight: kinds.update((x.dtype, weight.dtype)) or real(x, weight)
+    )
+    hidden, head = torch.ones(1, 1000, 1, requires_grad=True), torch.zeros(2, 1, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        sums, _ = answer_log_probabilities(hidden, head, torch.zeros(1, 1000, dtype=torch.int64), chunk=1)
+    sums.sum().backward()
+    assert kinds == {torch.bfloat16}
+    assert {tensor.dtype for tensor in (sums, hidden.grad, head.grad)} == {torch.float32}
+    assert sums.item() == pytest.approx(-1000 * math.log(2), rel=1e-5)
+    assert head.grad.tolist() == [[500], [-500]]

@@ -6,6 +6,7 @@ import errno
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -87,8 +88,10 @@ def test_the_state_before_stays_beside_the_last(tmp_path: Path) -> None:
         save_state(tmp_path, model, optimizer, Progress(step=step))
     assert load_state(tmp_path, model, optimizer, pytest.fail).step == 3
     assert sorted(file.name for file in tmp_path.iterdir()) == [LAST, PREVIOUS]
+    (tmp_path / LAST).unlink()
+    assert has_state(tmp_path)  # as where a run was killed between the two names
     (tmp_path / PREVIOUS).replace(tmp_path / LAST)
-    assert load_state(tmp_path, model, optimizer, pytest.fail).step == 2
+    assert has_state(tmp_path) and load_state(tmp_path, model, optimizer, pytest.fail).step == 2
 
 
 def test_the_best_comes_back_and_only_what_is_trained_is_kept(tmp_path: Path) -> None:
@@ -138,7 +141,7 @@ DAMAGE = [cut_short, cut_in_the_header, garble, remove, replace_by_folder]
 
 def change_one_bit(file: Path) -> None:
     content = bytearray(file.read_bytes())
-    content[-100] ^= 1
+    content[-1] ^= 1
     file.write_bytes(content)
 
 
@@ -184,7 +187,14 @@ def test_without_another_a_damaged_state_is_refused(tmp_path: Path, damage: Call
 def test_damaged_best_weights_are_refused(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     save_best(tmp_path, network(), 12)
     damage(tmp_path / BEST)
-    with pytest.raises(UserError, match=f"{BEST} holds no weights"):
+    with pytest.raises(UserError, match=rf"{BEST} holds no weights: .*\n  try:      start the run again$"):
+        load_best(tmp_path, network(), 12)
+
+
+def test_one_changed_bit_is_told_as_what_it_is(tmp_path: Path) -> None:
+    save_best(tmp_path, network(), 12)
+    change_one_bit(tmp_path / BEST)
+    with pytest.raises(UserError, match="holds no weights: the checksum is not that of the content\n"):
         load_best(tmp_path, network(), 12)
 
 
@@ -244,16 +254,42 @@ def test_a_write_that_breaks_off_leaves_the_old_state(
     assert {file.name for file in tmp_path.iterdir()} <= {LAST, PREVIOUS}, "nothing is left of what was not finished"
 
 
-def test_what_is_read_back_must_be_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def other_tensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    return {**tensors, "random": torch.zeros_like(tensors["random"])}, metadata
+
+
+def other_shapes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    return {**tensors, "random": tensors["random"][None]}, metadata
+
+
+def other_progress(tensors: dict[str, Tensor], metadata: dict[str, str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    return tensors, {**metadata, "progress": "{}"}
+
+
+@pytest.mark.parametrize("wrong", [other_tensors, other_shapes, other_progress])
+def test_what_is_read_back_must_be_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: Callable[..., Any]
+) -> None:
     model, optimizer = learned()
     save_state(tmp_path, model, optimizer, PROGRESS)
 
     def save_wrongly(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
-        save_file({**tensors, "random": torch.zeros_like(tensors["random"])}, file, metadata)
+        others, other_metadata = wrong(tensors, metadata)
+        save_file(others, file, other_metadata)
 
     monkeypatch.setattr(state, "save_file", save_wrongly)
-    with pytest.raises(OSError, match="does not hold what was written"):
+    with pytest.raises(OSError, match="does not hold what was written") as raised:
         save_state(tmp_path, model, optimizer, Progress(step=99))
+    assert raised.value.errno == errno.EIO
+    assert load_state(tmp_path, model, optimizer, pytest.fail) == PROGRESS
+
+
+def test_what_a_killed_write_has_left_is_no_hindrance(tmp_path: Path) -> None:
+    (tmp_path / state.UNFINISHED).mkdir()
+    (tmp_path / state.UNFINISHED / LAST).write_bytes(b"half")
+    model, optimizer = learned()
+    save_state(tmp_path, model, optimizer, PROGRESS)
+    assert [file.name for file in tmp_path.iterdir()] == [LAST]
     assert load_state(tmp_path, model, optimizer, pytest.fail) == PROGRESS
 
 
@@ -272,8 +308,9 @@ def test_a_full_disk_leaves_the_old_state(small_disk: Path) -> None:
     with pytest.raises(OSError, match="No space left") as raised:
         save_state(small_disk, model, optimizer, Progress(step=99))
     assert raised.value.errno == errno.ENOSPC and raised.value.filename == str(small_disk / LAST)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as raised:
         save_best(small_disk, model, 99)
+    assert raised.value.filename == str(small_disk / best_file(99))
     assert load_state(small_disk, model, optimizer, pytest.fail) == PROGRESS
     load_best(small_disk, model, 12)
     (small_disk / "filler").unlink()

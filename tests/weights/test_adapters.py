@@ -210,9 +210,14 @@ def test_another_base_is_refused(base: Path, tokenizer: Tokenizer, tmp_path: Pat
     assert "the adapter of blocks.0.attention.qkv is for a matrix (96, 32)" in str(caught.value)
 
 
-def test_a_base_that_is_gone_or_the_adapter_itself(base: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_base_that_is_gone_or_the_adapter_itself_or_random(base: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
     decoder, on = adapted_model(base, KINDS["plain"], ["attention"], [])
-    for name, told in ((str(tmp_path / "gone"), "no base is called"), (str(tmp_path), "names itself as its base")):
+    huge = "random:n_layer=900,n_head=1,n_embd=100000"
+    for name, told in (
+        (str(tmp_path / "gone"), "no base is called"),
+        (str(tmp_path), "names itself as its base"),
+        (huge, "names random weights as its base"),
+    ):
         place = on._replace(name=name)
         save_language_model(tmp_path, decoder, tokenizer, task="base", dtype=torch.float32, adapter_on=place)
         with pytest.raises(UserError, match=told) as caught:
@@ -244,6 +249,9 @@ def test_damaged_adapters_are_told(base: Path, tokenizer: Tokenizer, tmp_path: P
     assert "no place for: base_model.model.transformer.h.0.attn.other.weight" in told(
         {"base_model.model.transformer.h.0.attn.other.weight": torch.zeros(1)}
     )
+    assert "rank_pattern is {'x0': 1, 'x1': 1" in told(rank_pattern={f"x{number}": 1 for number in range(10_001)})
+    far = "base_model.model.transformer.h.1000.attn.c_attn.lora_A.weight"  # names of so many blocks would take hours
+    assert f"no place for: {far}" in told({far: torch.zeros(4, 32)})
     weights.write_bytes(b"torn")
     with pytest.raises(UserError, match="cannot be read"):
         read_adapter(tmp_path)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,14 @@ import torch
 from safetensors.numpy import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from gptailor.data.sources import read_table
 from gptailor.errors import UserError
 from gptailor.model.config import SIZES, ModelConfig
 from gptailor.model.decoder import Decoder
 from gptailor.model.head import Classifier
 from gptailor.tokenizer import Tokenizer
 from gptailor.weights.base import THIMBLE, open_base
-from gptailor.weights.folder import ClassifierFolder, ClassifierSettings, save_classifier
+from gptailor.weights.folder import ClassifierFolder, ClassifierSettings, load_classifier, save_classifier
 from tests.weights.hub import TOKEN, serve
 
 MakeDecoder = Callable[..., Decoder]
@@ -259,9 +262,10 @@ def test_a_name_that_the_hub_cannot_have(name: str):
     assert f"{name!r} is no folder and no Hub name" in refusal(name)
 
 
-# The client reads its environment when it is imported, hence a process of its own.
+# The client reads its environment when it is imported, hence a process of its own. Its pauses are left out.
 ASK = """
 import json, sys, time
+time.sleep = lambda seconds: None
 from gptailor.errors import UserError
 from gptailor.weights.base import THIMBLE, open_base
 answers = {}
@@ -281,7 +285,7 @@ def ask(endpoint: str, home: Path, *names: str) -> dict[str, dict[str, Any]]:
     """What a process with an empty environment of its own gets for each base."""
     kept = {key: value for key, value in os.environ.items() if not key.lower().startswith(("hf_", "http"))}
     own = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_TOKEN": TOKEN, "NO_PROXY": "127.0.0.1"}
-    own["HF_HUB_DISABLE_PROGRESS_BARS"] = own["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    own["HF_HUB_DOWNLOAD_TIMEOUT"] = own["HF_HUB_DISABLE_PROGRESS_BARS"] = own["HF_HUB_DISABLE_TELEMETRY"] = "1"
     done = subprocess.run(
         [sys.executable, "-c", ASK, *names], env=kept | own, capture_output=True, text=True, timeout=60, check=False
     )
@@ -319,3 +323,118 @@ def test_a_hub_model_is_downloaded_once_and_what_fails_says_why(classifier: Path
     assert f"tiny/other is not in the cache and {nobody} cannot be reached: " in error
     assert "download tiny/other where there is a network" in error
     assert answers["tiny/other"]["seconds"] < 15
+
+
+WRONGLY = {"cut": "without sending complete", "short": "should be of size", "endless": "redirects"}
+WRONGLY |= {"changed": "the sha256 of model.safetensors"}
+
+
+@pytest.mark.parametrize("said", [WRONGLY, pytest.param({"stalling": "timed out"}, marks=pytest.mark.slow)])
+def test_a_hub_that_sends_something_else_is_told_from_none_at_all(
+    classifier: Path, tmp_path: Path, said: dict[str, str]
+):
+    home, names = tmp_path / "home", {f"{owner}/model": why for owner, why in said.items()}
+    for name in names:
+        shutil.copytree(classifier, tmp_path / "hub" / name)
+    with serve(tmp_path / "hub", honest=False) as endpoint:
+        answers = ask(endpoint, home, *names)
+    for name, why in names.items():
+        assert f"downloading {name} failed: " in answers[name]["error"]
+        assert why in answers[name]["error"]
+
+    nobody = closed_port()
+    for name, answer in ask(nobody, home, *names).items():
+        assert f"{name} is only partly in the cache (a download broke off) and {nobody} cannot be" in answer["error"]
+    assert not list(home.rglob("model.safetensors")), "half a file is in the cache"
+
+    bias = open_base(str(classifier)).load(Tokenizer.load(classifier)).norm.bias.tolist()
+    with serve(tmp_path / "hub") as endpoint:
+        answers = ask(endpoint, home, *names)
+    assert [answer.get("bias") for answer in answers.values()] == [bias] * len(names)
+
+
+# --- Pickles ---
+
+
+class Trap:
+    """What runs code when it is unpickled."""
+
+    def __init__(self, sprung: Path) -> None:
+        self.sprung = sprung
+
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return Path.touch, (self.sprung,)
+
+
+PICKLED = ["pytorch_model.bin", "model.bin", "model.pt", "model.pth", "weights.pt"]
+PICKLED += ["model.safetensors", "adapter_model.safetensors", "adapter_model.bin", "tokenizer.json", "config.json"]
+
+
+@pytest.mark.parametrize(
+    ("save", "load"),
+    [(pickle.dump, pickle.load), (torch.save, partial(torch.load, weights_only=False))],
+    ids=["pickle", "torch"],
+)
+@pytest.mark.parametrize("name", PICKLED)
+def test_no_pickle_is_ever_loaded(classifier: Path, tmp_path: Path, name: str, save: Any, load: Any):
+    folder, sprung = Path(shutil.copytree(classifier, tmp_path / "model")), tmp_path / "sprung"
+    (folder / "model.safetensors").unlink()
+    if "adapter" in name:
+        adapter = {"peft_type": "LORA", "base_model_name_or_path": "thimble"}
+        (folder / "adapter_config.json").write_text(json.dumps(adapter))
+    with (folder / name).open("wb") as file:
+        save(Trap(sprung), file)
+    for base in (folder, folder / name):
+        with pytest.raises(UserError):
+            opened = open_base(str(base))
+            opened.load(Tokenizer.load(folder))
+    with pytest.raises(UserError):
+        load_classifier(folder)
+    with pytest.raises(UserError):
+        read_table(folder / name)
+    assert not sprung.exists()
+    with (folder / name).open("rb") as file:
+        load(file)
+    assert sprung.exists(), "the trap does not work"
+
+
+# --- Links ---
+
+# A process of its own: what waits for a pipe inside of a library can only be killed.
+OPEN = """
+import resource, sys
+from pathlib import Path
+from gptailor.errors import UserError
+from gptailor.weights.adapters import read_adapter
+from gptailor.weights.base import open_base
+from gptailor.weights.folder import load_classifier
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, used + 2**29))
+for folder in map(Path, sys.argv[1:]):
+    for read in (load_classifier, read_adapter, lambda folder: open_base(str(folder)).load(None)):
+        try:
+            read(folder)
+        except UserError:
+            pass
+"""
+LINKED = {"classifier": ["config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json"]}
+LINKED["classifier"] += ["tokenizer_config.json", "adapter_config.json", "adapter_model.safetensors"]
+LINKED["openai"] = ["hparams.json", "checkpoint", "model.ckpt.index", "model.ckpt.data-00000-of-00001", "vocab.bpe"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the memory in use")
+def test_a_link_to_what_never_ends_is_no_file(classifier: Path, tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    whole, folders = {"classifier": classifier, "openai": OPENAI}, []
+    for kind, names in LINKED.items():
+        for name in names:
+            for target in (tmp_path / "pipe", Path("/dev/zero"), Path(name), tmp_path):
+                folder = Path(shutil.copytree(whole[kind], tmp_path / f"model-{len(folders)}"))
+                if name.startswith("adapter_model"):
+                    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+                (folder / name).unlink(missing_ok=True)
+                (folder / name).symlink_to(target)
+                folders.append(str(folder))
+    command = [sys.executable, "-c", OPEN, *folders]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

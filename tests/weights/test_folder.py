@@ -186,6 +186,22 @@ def test_a_save_over_an_older_one_replaces_it_and_a_failed_save_leaves_it(
     assert sorted(file.name for file in folder.iterdir()) == names
 
 
+def test_links_in_a_folder_are_read_through_and_never_written_through(
+    folder: Path, classifier: ClassifierFolder, tmp_path: Path
+):
+    (outside := tmp_path / "outside").mkdir()
+    contents = {}
+    for file in list(folder.iterdir()):
+        contents[file.name] = file.read_bytes()
+        file.rename(outside / file.name)
+        file.symlink_to(outside / file.name)
+    assert load_classifier(folder).labels == classifier.labels
+    changed = ClassifierFolder(classifier.model, classifier.tokenizer, ["x", "y", "z"], classifier.settings)
+    save_classifier(folder, changed)
+    assert load_classifier(folder).labels == ["x", "y", "z"]
+    assert {file.name: file.read_bytes() for file in outside.iterdir()} == contents
+
+
 # --- Folders of others ---
 
 

@@ -19,6 +19,7 @@ from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadMo
 from gptailor.errors import UserError
 from gptailor.model.config import ModelConfig
 from gptailor.model.decoder import Decoder
+from gptailor.weights import huggingface
 from gptailor.weights.huggingface import (
     WeightFiles,
     config_values,
@@ -382,6 +383,20 @@ def test_settings_that_only_say_the_usual_are_accepted(folder: Path):
 def test_a_model_of_a_thousand_blocks_is_refused_fast_when_its_file_is_small(folder: Path):
     change_config(folder, n_layer=1000)
     assert f"{997 * 12} missing tensors" in refusal(folder)
+
+
+def test_a_file_of_thousands_of_tensors_is_opened_once(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each opening reads the whole header: one for each tensor would take minutes."""
+    save_file({f"x{number}": torch.zeros(0) for number in range(3000)}, folder / SINGLE)
+    opened: list[Path] = []
+
+    def watched(file: Path, **options: str) -> Any:
+        opened.append(file)
+        return safe_open(file, **options)
+
+    monkeypatch.setattr(huggingface, "safe_open", watched)
+    assert "tensors that no GPT-2 has: x0, " in refusal(folder)
+    assert opened == [folder / SINGLE]
 
 
 @pytest.mark.parametrize("kept", [torch.float32, torch.bfloat16])

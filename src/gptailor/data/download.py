@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import tarfile
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Generator
@@ -18,6 +20,7 @@ from typing import IO
 from gptailor.errors import listing
 
 TIMEOUT = 20.0  # seconds without a byte after which a download is given up
+SLOWEST = 1000  # bytes a second: a server that sends a byte now and then would hold a run for weeks
 _CHUNK = 1 << 20
 
 
@@ -73,8 +76,12 @@ def _explained(folder: Path) -> Generator[None]:
 
     try:
         yield
+    except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+        raise DownloadError(f"the server cannot be reached: {error}") from error
     except httpx2.TimeoutException as error:
-        raise DownloadError(f"no answer within {TIMEOUT:g} seconds") from error
+        raise DownloadError(f"the server sent nothing for {TIMEOUT:g} seconds; nothing was kept") from error
+    except (httpx2.ReadError, httpx2.RemoteProtocolError) as error:
+        raise DownloadError(f"the connection broke off: {error}; nothing was kept") from error
     except httpx2.HTTPStatusError as error:
         answer = f"{error.response.status_code} {error.response.reason_phrase}"
         raise DownloadError(f"the server answered {answer}") from error
@@ -84,6 +91,8 @@ def _explained(folder: Path) -> Generator[None]:
         # zipfile raises RuntimeError for encrypted members and unknown kinds of compression
         raise DownloadError(f"the archive is damaged: {error}") from error
     except OSError as error:
+        if error.errno == errno.EINVAL:  # zipfile went to where the archive says that a member begins
+            raise DownloadError(f"the archive is damaged: {error}") from error
         raise DownloadError(f"cannot write to {error.filename or folder}: {error.strerror or error}") from error
 
 
@@ -99,11 +108,13 @@ def _stream(download: Download, target: Path) -> None:
         response.raise_for_status()
         length = response.headers.get("content-length", "")
         task = bar.add_task(Path(download.address).name, total=int(length) if length.isdecimal() else None)
-        size = 0
+        size, begun = 0, time.monotonic()
         with target.open("wb") as file:
-            for chunk in response.iter_bytes(_CHUNK):
+            for chunk in response.iter_bytes():
                 size += len(chunk)
                 _check_size(size, download)
+                if time.monotonic() - begun > TIMEOUT + size / SLOWEST:
+                    raise DownloadError(f"it comes at less than {SLOWEST:,} bytes a second; nothing was kept")
                 file.write(chunk)
                 bar.update(task, completed=size)
 
@@ -143,6 +154,9 @@ def _from_zip(download: Download, archive: Path, target: Path) -> Path:
     with zipfile.ZipFile(archive) as box:
         if download.member not in box.namelist():
             raise DownloadError(f"the archive has no {download.member}; it has {listing(box.namelist())}")
+        packed = box.getinfo(download.member).compress_type
+        if packed not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others may ask for gigabytes to unpack a byte
+            raise DownloadError(f"the archive packs {download.member} in a way that is not read (number {packed})")
         with box.open(download.member) as source, target.open("wb") as file:
             _copy(source, file, download, 0)
     return target

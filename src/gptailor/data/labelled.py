@@ -109,4 +109,6 @@ def _line(number: int, raw: bytes | None, encoding: str) -> Line:
 
 def _content(file: Path) -> bytes | None:
     with readable(file):
+        if not file.is_file():  # a link to a pipe or a device has no end
+            raise UserError(f"{file} is no file", expected="a text")
         return file.read_bytes() if file.stat().st_size <= LINE_LIMIT else None

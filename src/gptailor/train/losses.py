@@ -99,8 +99,6 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 if ctx.needs_input_grad[1]:  # as large as the head: one more such tensor takes longer than the product
                     d_part = product(d_logits.T, part.T).to(head.dtype)
                     d_head = d_part if d_head is None else d_head.add_(d_part)
-        if ctx.needs_input_grad[1] and d_head is None:  # nothing was to be learned
-            d_head = torch.zeros_like(head)
         ctx.gradients = (torch.cat(d_states), d_head)
         ctx.mark_non_differentiable(correct)
         return total, correct

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gptailor.errors import UserError, listing
+from gptailor.model.config import LIMITS
 from gptailor.model.decoder import Decoder
 from gptailor.model.head import Classifier
 from gptailor.model.lora import LoRA, LoraSettings, adapted, use, wrap
@@ -31,6 +32,7 @@ from gptailor.weights.names import gpt2_names
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 HEAD = "head.weight"  # the class head, in ``Adapter.whole``
+MOST_PATTERNS = 10_000  # settings of single layers: each layer looks through all of them
 QKV = 3  # parts of a fused query, key and value
 UNCHANGED = (None, True, False, "gaussian", "orthogonal", "eva")  # ways to begin that leave the base as it is
 UNKNOWN = ("lora_bias", "layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora", "target_parameters")
@@ -174,6 +176,8 @@ def read_adapter(folder: Path) -> Adapter:
     if config.get("peft_type") != "LORA":
         problems.append(UserError(f"{folder / CONFIG}: peft_type is {config.get('peft_type')!r:.60}", expected="LORA"))
     try:
+        if not (folder / WEIGHTS).is_file():  # opening a pipe would wait for ever
+            raise OSError("it is missing, or is no file")
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         problems.append(UserError(f"{folder / WEIGHTS} cannot be read: {error}", expected="the weights of an adapter"))
@@ -200,7 +204,8 @@ def read_adapter(folder: Path) -> Adapter:
     unknown += [name for name, parts in layers.items() if not {"a", "b"} <= set(parts)]
     if unknown:
         raise UserError(f"{folder / WEIGHTS}: tensors that GPTailor has no place for: {listing(unknown)}")
-    settings = {name: _settings(config, ours_of, name, folder) for name in layers}
+    theirs_of, patterns = {ours: theirs for theirs, ours in ours_of.items()}, _patterns(config, folder)
+    settings = {name: _settings(config, patterns, theirs_of[name], folder) for name in layers}
     loras = {name: _lora(name, parts, settings[name], folder) for name, parts in layers.items()}
     base = config.get("base_model_name_or_path")
     return Adapter(base if isinstance(base, str) else None, loras, whole)
@@ -208,22 +213,32 @@ def read_adapter(folder: Path) -> Adapter:
 
 def _of_block(key: str) -> bool:
     _, found, rest = key.partition(".h.")
-    return bool(found) and rest.split(".")[0].isdecimal() and len(rest.split(".")[0]) < 6
+    number = rest.split(".")[0]
+    return bool(found) and number.isdecimal() and len(number) < 6 and int(number) < LIMITS["n_layer"]
 
 
-def _settings(config: Mapping[str, Any], ours_of: Mapping[str, str], name: str, folder: Path) -> LoraSettings:
-    """The settings of one layer: a pattern that its name ends with comes before the general value."""
-    theirs = next(key for key, ours in ours_of.items() if ours == name)
-
-    def value(key: str, pattern: str, default: float) -> float:
-        patterns = config.get(pattern) or {}
-        if not isinstance(patterns, dict):
-            raise UserError(f"{folder / CONFIG}: {pattern} is {patterns!r:.40}", expected="an object, or nothing")
+def _patterns(config: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
+    """Settings of single layers, by the ends of their names."""
+    found = {name: config.get(name) or {} for name in ("rank_pattern", "alpha_pattern")}
+    for name, patterns in found.items():
+        if not isinstance(patterns, dict) or len(patterns) > MOST_PATTERNS:
+            expected = f"an object of at most {MOST_PATTERNS:,} settings, or nothing"
+            raise UserError(f"{folder / CONFIG}: {name} is {patterns!r:.40}", expected=expected)
         strange = [end for end in patterns if not re.fullmatch(r"[\w.]+", end)]
         if strange:
-            found = f"{folder / CONFIG}: {pattern} names {listing(strange)}"
-            raise UserError(found, expected="ends of names such as attn.c_attn; expressions are not read")
-        special = next((v for end, v in patterns.items() if f".{theirs}".endswith(f".{end}")), None)
+            told = f"{folder / CONFIG}: {name} names {listing(strange)}"
+            raise UserError(told, expected="ends of names such as attn.c_attn; expressions are not read")
+    return found
+
+
+def _settings(
+    config: Mapping[str, Any], patterns: Mapping[str, Mapping[str, Any]], theirs: str, folder: Path
+) -> LoraSettings:
+    """The settings of one layer: a pattern that its name ends with comes before the general value."""
+    ends = {theirs.split(".", dots)[-1] for dots in range(theirs.count(".") + 1)}
+
+    def value(key: str, pattern: str, default: float) -> float:
+        special = next((one for end, one in patterns[pattern].items() if end in ends), None)
         return special if special is not None else config.get(key, default)
 
     rank, alpha = value("r", "rank_pattern", 8), value("lora_alpha", "alpha_pattern", 8)

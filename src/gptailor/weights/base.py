@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -125,6 +126,8 @@ def base_of(folder: Path, adapter: Adapter, above: tuple[Path, ...] = ()) -> Bas
     hint = f"gptailor merge {folder} --base PLACE joins it with a base that lies elsewhere"
     if adapter.base is None:
         raise UserError(f"{folder} does not say what its base is", hint=hint)
+    if adapter.base.startswith("random:"):  # no adapter belongs to those, and they can be of any size
+        raise UserError(f"the adapter in {folder} names random weights as its base", hint=hint)
     try:
         return open_base(adapter.base, above=(*above, folder.resolve()))
     except UserError as error:
@@ -205,39 +208,64 @@ def fetch(repository: str) -> Path:
     """The folder of a Hub model: from the cache, or downloaded into it.
 
     Raises:
-        UserError: when it is not in the cache and the Hub cannot be reached (one attempt) or does not have it.
+        UserError: when it is not whole in the cache and the Hub cannot be reached (one attempt), does not have it, or
+            sends something else.
     """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         cached = Path(snapshot_download(repository, local_files_only=True, allow_patterns=HUB_FILES))
-        if _complete(cached):
+        fault = _fault(cached)
+        if not fault:
             return cached
-    except LocalEntryNotFoundError:
-        pass
+        held = f"{repository} is in the cache, but cannot be used ({fault})"
+    except LocalEntryNotFoundError as error:
+        begun = hasattr(error, "snapshot_path")
+        held = f"{repository} is {'only partly in the cache (a download broke off)' if begun else 'not in the cache'}"
     except HFValidationError as error:
         raise UserError(f"{repository!r} is no folder and no Hub name: {error}") from None
     hint = f"download {repository} where there is a network, copy the folder here, and give its path as --base"
     if constants.HF_HUB_OFFLINE:
-        raise UserError(f"{repository} is not in the cache, and HF_HUB_OFFLINE forbids a download", hint=hint)
-    _ask_once(repository, constants.ENDPOINT, hint)
+        raise UserError(f"{held}, and HF_HUB_OFFLINE forbids a download", hint=hint)
+    _ask_once(repository, constants.ENDPOINT, held, hint)
     try:
-        return Path(snapshot_download(repository, allow_patterns=HUB_FILES))
+        downloaded = Path(snapshot_download(repository, allow_patterns=HUB_FILES))
+        _check_sums(downloaded)
+        return downloaded
     except Exception as error:  # also a connection that breaks, whose class belongs to the client's own HTTP library
         raise UserError(f"downloading {repository} failed: {error}", hint="run the command again to continue") from None
 
 
-def _complete(folder: Path) -> bool:
-    """Whether all files of a model are there: a download that broke off leaves some of them in the cache."""
+def _fault(folder: Path) -> str:
+    """Why the files of a model cannot be used; a download that broke off leaves some of them in the cache."""
     try:
         read_config(folder), WeightFiles(folder), Tokenizer.load(folder)
-    except UserError:
-        return False
-    return True
+    except UserError as error:
+        return error.found
+    return ""
 
 
-def _ask_once(repository: str, endpoint: str, hint: str) -> None:
+def _check_sums(folder: Path) -> None:
+    """Compares the large files with their SHA-256, by which the Hub's cache names them: its client looks at sizes only.
+
+    Raises:
+        OSError: when a file is another; it is then in the cache no longer.
+    """
+    for file in folder.rglob("*"):
+        stored, digest = file.resolve(), hashlib.sha256()
+        if not re.fullmatch("[0-9a-f]{64}", stored.name):
+            continue
+        with stored.open("rb") as opened:
+            while chunk := opened.read(1 << 20):
+                digest.update(chunk)
+        if digest.hexdigest() != stored.name:
+            file.unlink()
+            stored.unlink()
+            raise OSError(f"the sha256 of {file.name} is {digest.hexdigest()}, not {stored.name}; it was not kept")
+
+
+def _ask_once(repository: str, endpoint: str, held: str, hint: str) -> None:
     """Fails within seconds where the Hub's own client would retry for half a minute per file."""
     from huggingface_hub import model_info
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
@@ -251,5 +279,5 @@ def _ask_once(repository: str, endpoint: str, hint: str) -> None:
     except HfHubHTTPError:
         return  # it is there, and the download will say what it has against us
     except Exception as error:  # no answer: the class belongs to the client's own HTTP library
-        found = f"{repository} is not in the cache and {endpoint} cannot be reached: {error}"
+        found = f"{held} and {endpoint} cannot be reached: {error}"
         raise UserError(found, hint=hint) from None

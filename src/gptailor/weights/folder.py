@@ -229,11 +229,11 @@ def _assembled(folder: Path, decoder: Decoder, head: Tensor) -> ClassifierFolder
 def read_head(folder: Path, shape: tuple[int, int]) -> Tensor:
     """The head's weight (K, C) in float32. Raises ``UserError`` when it is missing or has another shape."""
     files = WeightFiles(folder)
-    if "score.weight" not in files.file_of:
+    if "score.weight" not in files.shapes:
         hint = "train one from it: gptailor train classifier DATA --base " + str(folder)
         raise UserError(f"{folder} has no class head (tensor score.weight)", hint=hint)
-    if files.shape("score.weight") != shape:
-        raise UserError(f"{folder}: score.weight is {files.shape('score.weight')}", expected=f"{shape} by config.json")
+    if files.shapes["score.weight"] != shape:
+        raise UserError(f"{folder}: score.weight is {files.shapes['score.weight']}", expected=f"{shape} by config.json")
     return files.tensor("score.weight").float()
 
 
@@ -241,7 +241,7 @@ def read_labels(config: Mapping[str, Any], folder: Path) -> list[str]:
     """Label names in the order of their ids, from ``id2label``."""
     named = config.get("id2label")
     if not isinstance(named, dict) or sorted(named) != sorted(str(i) for i in range(len(named))) or len(named) < 2:
-        raise UserError(f"{folder}/config.json: id2label is {named!r}", expected="a name for each class 0, 1, ...")
+        raise UserError(f"{folder}/config.json: id2label is {named!r:.200}", expected="a name for each class 0, 1, ...")
     return [str(named[str(index)]) for index in range(len(named))]
 
 

@@ -45,6 +45,10 @@ SHAPE = {
 class WeightFiles:
     """The tensors of a folder by name, read one at a time from one safetensors file or its shards.
 
+    Attributes:
+        file_of: where each tensor is.
+        shapes: known without reading a tensor.
+
     Raises:
         UserError: when there is no safetensors file, or one is damaged or missing.
     """
@@ -52,10 +56,13 @@ class WeightFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.file_of: dict[str, Path] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
         for file in self._files():
             try:
-                with safe_open(file, framework="pt") as opened:
-                    self.file_of.update(dict.fromkeys(opened.keys(), file))
+                with safe_open(file, framework="pt") as opened:  # once: each opening reads the whole header
+                    names = opened.keys()
+                    self.file_of.update(dict.fromkeys(names, file))
+                    self.shapes.update({name: tuple(opened.get_slice(name).get_shape()) for name in names})
             except (SafetensorError, OSError) as error:
                 hint = "copy or download it again: it may be cut short"
                 raise UserError(f"{file} is no readable safetensors file: {error}", hint=hint) from None
@@ -80,11 +87,6 @@ class WeightFiles:
         found = f"{self.folder} has no weights" + (f", only {listing(pickles)}" if pickles else "")
         raise UserError(found, expected=f"{SINGLE} or {INDEX}", hint=hint)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor, without reading it."""
-        with safe_open(self.file_of[name], framework="pt") as opened:
-            return tuple(opened.get_slice(name).get_shape())
-
     def tensor(self, name: str) -> Tensor:
         """The tensor, in the precision of the file."""
         with safe_open(self.file_of[name], framework="pt") as opened:
@@ -94,11 +96,11 @@ class WeightFiles:
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises ``UserError`` when it is missing, damaged or something else."""
     try:
+        if not file.is_file():  # a link to a pipe or a device has no end
+            raise UserError(f"{file} is missing, or is no file")
         if file.stat().st_size > LARGEST_JSON:
             raise UserError(f"{file} has {file.stat().st_size:,} bytes", expected=f"at most {LARGEST_JSON:,}")
         value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} is no readable JSON: {error}") from None
     if not isinstance(value, dict):
@@ -145,7 +147,7 @@ def load_decoder(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
         raise UserError(found, expected="tied weights, as in GPT-2")
     return assemble(
         config,
-        available={name.removeprefix(prefix): files.shape(name) for name in files.file_of},
+        available={name.removeprefix(prefix): shape for name, shape in files.shapes.items()},
         read=lambda name: files.tensor(prefix + name),
         naming="huggingface",
         source=folder,

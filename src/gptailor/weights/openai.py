@@ -157,6 +157,8 @@ def _map_shard(path: Path, entries: list[Entry]) -> np.ndarray:
 
 def _read_bytes(path: Path, limit: int) -> bytes:
     try:
+        if not path.is_file():  # a link to a pipe or a device has no end
+            raise UserError(f"{path}: not readable (it is missing, or is no file)")
         if path.stat().st_size > limit:
             raise UserError(f"{path}: {path.stat().st_size:,} bytes", expected=f"at most {limit:,}")
         return path.read_bytes()
