@@ -90,6 +90,30 @@ def test_whole_turns_are_cut_from_the_end(limit: int, answers: int) -> None:
     assert (told["turns_cut"], told["responses_cut"]) == (int(answers < 3), 0)
 
 
+def test_where_no_turn_fits_the_first_answer_is_cut() -> None:
+    records, told = encoded(talk("a", "bbbbbb", "c", "d"), template=SHORT, limit=5)
+    assert shown(records[0]) == (f"a?bbb{END_OF_TEXT}", f"bbb{END_OF_TEXT}")
+    assert (told["turns_cut"], told["responses_cut"]) == (0, 1)
+
+
+@pytest.mark.parametrize(("limit", "text"), [(8, "a?b|c?dd|"), (7, "a?b|c?d|")])
+def test_with_earlier_turns_kept_only_the_last_answer_is_cut(limit: int, text: str) -> None:
+    records, _ = encoded(talk("a", "b", "c", "ddd"), template=SHORT, limit=limit, keep_turns=True)
+    text = text.replace("|", END_OF_TEXT)
+    assert shown(records[0]) == (text, text.removeprefix(f"a?b{END_OF_TEXT}c?")), "nothing else is learned"
+
+
+def test_what_happens_to_several_records_adds_up() -> None:
+    turns = [talk("a", "b", "c", "d", where=f"turns:{n}") for n in range(2)]
+    answers = [talk("a", "b" * 9, where=f"answers:{n}") for n in range(3)]
+    prompts = [talk("a" * 9, "b", where=f"prompts:{n}") for n in range(4)]
+    records, told = encoded(*turns, *answers, *prompts, template=SHORT, limit=6)
+    assert [told[key] for key in ("turns_cut", "responses_cut", "prompts_over")] == [2, 3, 4]
+    assert told["cut"]["count"] == 5 and len(records) == 5
+    lengths = [7] * 2 + [11] * 3 + [11] * 4
+    assert told["lengths"]["max"] == 11 and told["lengths"]["mean"] == pytest.approx(sum(lengths) / 9, abs=0.1)
+
+
 def test_a_turn_that_becomes_the_last_is_closed_where_the_template_closes_only_the_whole() -> None:
     template = Template(
         "t", "{% for m in messages %}{{ m.content }};{% endfor %}{{ '' if add_generation_prompt else eos_token }}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import _thread
 import json
+import signal
 import sys
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,8 +121,8 @@ def test_an_interrupted_run_says_how_to_go_on(judge: Cli, tmp_path: Path, monkey
     def interrupted(self: Rules, question: Question, seed: int) -> Reply:
         asked.append(question)
         if len(asked) == 5:
-            _thread.interrupt_main()
-            time.sleep(1)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            threading.Event().wait(60)  # as a slow server, for which nobody waits
         return real(self, question, seed)
 
     monkeypatch.setattr(Rules, "ask", interrupted)
