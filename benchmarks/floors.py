@@ -6,12 +6,9 @@ itself, norms, embeddings and the tokenizer are left out, so that a floor is bel
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from work import Work
-
-if TYPE_CHECKING:
-    from rows import Contestant
+from work import Contestant, Work
 
 Machine = dict[str, Any]
 BYTES = {"fp32": 4, "bf16": 2, "int8": 1}

@@ -3,26 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import floors
-from work import Work
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """A function of a file of ``peers/`` and its options.
-
-    Attributes:
-        peer: the file; the function in it is called like the row's work.
-        work: another function, where there are two ways.
-    """
-
-    peer: str
-    precision: str = "fp32"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    work: str | None = None
+from work import Contestant, Work
 
 
 @dataclass(frozen=True)

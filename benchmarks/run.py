@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from environment import OWN, python_of
-from rows import ROWS, Contestant, Row
-from work import HERE, Skip, Work
+from rows import ROWS, Row
+from work import HERE, Contestant, Skip, Work
 
 BUSY = 0.05  # share of the machine that others may take before a figure is marked
 PACKAGES = ("gptailor", "torch", "transformers", "peft")

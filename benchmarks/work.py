@@ -1,11 +1,13 @@
-"""What every contestant is given: one model, the same texts as ids, and how much of them is to be done."""
+"""Who takes part, and what all are given: one model, the same texts as ids, and how much of them is to be done."""
 
 from __future__ import annotations
 
 import json
 import random
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 
@@ -68,6 +70,21 @@ class Work:
         batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         rng.shuffle(batches)
         return batches
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A function of a file of ``peers/`` and its options.
+
+    Attributes:
+        peer: the file; the function in it is called like the row's work.
+        work: another function, where there are two ways.
+    """
+
+    peer: str
+    precision: str = "fp32"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    work: str | None = None
 
 
 def padded(
