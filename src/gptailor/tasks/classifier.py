@@ -16,7 +16,6 @@ from gptailor.evaluate.classification import evaluate_classifier, unseen_texts, 
 from gptailor.evaluate.metrics import softmax
 from gptailor.evaluate.report import write_report
 from gptailor.model.freeze import count_parameters
-from gptailor.model.precision import compute_in
 from gptailor.predict import TOLERANCE, TOLERANCE_HALF, TextClassifier, load, logits_of, require, rounding, self_check
 from gptailor.show import show_plan, show_receipt, show_trunk
 from gptailor.tasks.feed import Feed, build
@@ -160,8 +159,7 @@ def _finish(feed: Feed, run: RunFolder, kept: dict[str, Any], *, finished: bool)
     settings = prepared.settings.model_copy(update={"text_columns": prepared.receipt.text_columns or None})
     if finished:
         outputs["train"] = (feed.outputs(range(feed.n_train)), labels["train"])
-        with compute_in(prepared.config.precision, feed.device):
-            outputs["test"] = (logits_of(model, prepared.ids("test"), pad, feed.device), labels["test"])
+        outputs["test"] = (feed.logits_of(prepared.ids("test")), labels["test"])
         weigh = prepared.config.balance == "weights"
         metrics |= evaluate_classifier(outputs, prepared.parts, prepared.names, weigh=weigh)
         settings = settings.model_copy(update={"temperature": metrics["calibration"]["temperature"]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,16 +77,34 @@ class Feed:
         with compute_in(self.prepared.config.precision, self.device):
             return self.model.trunk(batch.input_ids, batch.real, self.depth)
 
+    def _top(self, kept: Tensor, batch: Batch) -> Tensor:
+        # A step of few blocks is bound by reading their weights, which a processor would have to round anew each time.
+        precision = "fp32" if self.device.type == "cpu" else self.prepared.config.precision
+        with compute_in(precision, self.device):
+            return self.model.top(kept.float(), batch.real, self.depth)
+
     def logits(self, batch: Batch) -> Tensor:
         """(B, K), with gradients for what is trained."""
+        if self.trunk:
+            return self._top(self.trunk.batch(batch.rows, batch.real.size(1)).to(self.device), batch)
+        return self._of_any(batch)
+
+    def _of_any(self, batch: Batch) -> Tensor:
+        """The same for texts of which nothing is kept."""
+        if self.depth:
+            return self._top(self._trunk(batch), batch)
         with compute_in(self.prepared.config.precision, self.device):
-            if not self.depth:
-                return self.model(batch.input_ids, batch.real)
-            if self.trunk:
-                kept = self.trunk.batch(batch.rows, batch.real.size(1)).to(self.device)
-            else:
-                kept = self._trunk(batch)
-            return self.model.top(kept, batch.real, self.depth)
+            return self.model(batch.input_ids, batch.real)
+
+    @torch.no_grad()
+    def logits_of(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
+        """Logits (N, K) of other texts, computed like those in training."""
+        pad = self.prepared.tokenizer.end_of_text
+        result = np.zeros((len(ids), len(self.prepared.names)), np.float32)
+        for rows in by_length([len(text) for text in ids], tokens_at_once(self.device)):
+            batch = collate(ids, [0] * len(ids), rows, pad).to(self.device)
+            result[rows] = self._of_any(batch).float().cpu().numpy()
+        return result
 
     def loss(self, rows: list[int]) -> Loss:
         """The summed loss of a training batch."""
