@@ -16,14 +16,12 @@ import torch
 import yaml
 from rich.console import Console
 from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from gptailor.config import BaseConfig, load_config
 from gptailor.data.rows import NOT_LEARNED
 from gptailor.errors import UserError
 from gptailor.model.sampling import Sampling
 from gptailor.tasks import base as task
-from gptailor.tasks import memory
 from gptailor.tasks.base import run_base
 from gptailor.tasks.corpus import Corpus, about_counted, parse_sources, trial_batch
 from gptailor.tasks.generate import generate_command
@@ -168,29 +166,13 @@ def test_memory_stays_flat_on_ten_times_the_text(texts: Path, pretrained: Path, 
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def limit(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A machine on which a batch of more rows than the number in the list runs out of memory."""
-    limit, real = [4], memory.try_longest
-
-    def narrow(model: nn.Module, trial: Any, rows: int, n_moments: int) -> None:
-        def tried(n_rows: int) -> Tensor:
-            if n_rows > limit[0]:
-                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-            return trial(n_rows)
-
-        real(model, tried, rows, n_moments)
-
-    monkeypatch.setattr(memory, "try_longest", narrow)
-    return limit
-
-
 def batch_of(folder: Path) -> tuple[int, int]:
     saved = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
     return saved["batch_size"], saved["accumulate"]
 
 
 def test_a_batch_that_does_not_fit_is_told_before_a_file_is_read(texts: Path, tmp_path: Path, limit: list[int]) -> None:
+    limit[0] = 4
     with pytest.raises(UserError) as error:
         pretrain(texts, tmp_path / "run")
     said = str(error.value)
@@ -201,6 +183,7 @@ def test_a_batch_that_does_not_fit_is_told_before_a_file_is_read(texts: Path, tm
 def test_the_batch_that_fits_keeps_the_rows_of_each_step(
     texts: Path, pretrained: Path, tmp_path: Path, limit: list[int]
 ) -> None:
+    limit[0] = 4
     folder = pretrain(texts, tmp_path / "run", auto_batch=True)
     assert batch_of(folder) == (4, 2)
     assert_same_weights(folder, pretrain(texts, tmp_path / "same", batch_size=4, accumulate=2))

@@ -179,24 +179,6 @@ def test_a_trial_leaves_nothing_behind() -> None:
 # --- whole runs -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def limit(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A machine on which a batch of more rows than the number in the list runs out of memory."""
-    limit = [10**6]
-    real = memory.try_longest
-
-    def narrow(model: nn.Module, trial: Any, rows: int, n_moments: int) -> None:
-        def tried(n_rows: int) -> Tensor:
-            if n_rows > limit[0]:
-                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-            return trial(n_rows)
-
-        real(model, tried, rows, n_moments)
-
-    monkeypatch.setattr(memory, "try_longest", narrow)
-    return limit
-
-
 def options_of(folder: Path) -> tuple[int, int]:
     saved = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
     return saved["batch_size"], saved["accumulate"]
