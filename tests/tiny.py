@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from rich.console import Console
 
 from gptailor.config import ClassifierConfig, load_config
@@ -60,3 +61,9 @@ def save_assistant(folder: Path, make_decoder: Callable[..., Decoder], template:
     texts = {TEMPLATE_FILE: TEMPLATES[template]}
     save_language_model(folder, decoder, tokenizer, task="assistant", dtype=torch.float32, texts=texts)
     return folder
+
+
+def batch_of(folder: Path) -> tuple[int, int]:
+    """Rows of a batch, and batches of a step, of a run in a folder."""
+    saved = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
+    return saved["batch_size"], saved["accumulate"]

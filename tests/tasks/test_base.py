@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -29,7 +28,7 @@ from gptailor.tasks.rerun import rerun_command
 from gptailor.tasks.tokenizer import tokenizer_command
 from gptailor.tokenizer import Tokenizer
 from gptailor.train.loop import StopRequest
-from tests.tiny import BAD, GOOD, StopAfter, sentence
+from tests.tiny import BAD, GOOD, StopAfter, batch_of, sentence
 
 TINY = {
     "base": "random:n_layer=2,n_head=2,n_embd=16,context_length=32",
@@ -164,11 +163,6 @@ def test_memory_stays_flat_on_ten_times_the_text(texts: Path, pretrained: Path, 
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
-
-
-def batch_of(folder: Path) -> tuple[int, int]:
-    saved = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
-    return saved["batch_size"], saved["accumulate"]
 
 
 def test_a_batch_that_does_not_fit_is_told_before_a_file_is_read(texts: Path, tmp_path: Path, limit: list[int]) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -36,7 +35,7 @@ from gptailor.tasks.memory import (
 from gptailor.tasks.rerun import rerun_command
 from gptailor.tasks.run import RunFolder
 from gptailor.train.loop import StopRequest
-from tests.tiny import TINY, StopAfter, run
+from tests.tiny import TINY, StopAfter, batch_of, run
 
 CPU = torch.device("cpu")
 SMALL = ModelConfig(n_layer=12, n_head=12, n_embd=768, vocab_size=50257, context_length=1024)
@@ -179,11 +178,6 @@ def test_a_trial_leaves_nothing_behind() -> None:
 # --- whole runs -------------------------------------------------------------------------------------------------------
 
 
-def options_of(folder: Path) -> tuple[int, int]:
-    saved = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
-    return saved["batch_size"], saved["accumulate"]
-
-
 def test_running_out_says_what_would_fit(moods: Path, tmp_path: Path, limit: list[int]) -> None:
     limit[0] = 4
     with pytest.raises(UserError) as error:
@@ -198,14 +192,14 @@ def test_the_batch_that_fits_is_found_and_kept(moods: Path, tmp_path: Path, limi
     limit[0] = 5
     how: dict[str, Any] = {"batch_size": 8, "accumulate": 2, "auto_batch": True, "epochs": 1}
     folder = run(moods, tmp_path / "run", **how)
-    assert options_of(folder) == (4, 4)
+    assert batch_of(folder) == (4, 4)
     same = run(moods, tmp_path / "same", **how | {"batch_size": 4, "accumulate": 4, "auto_batch": False})
     first, second = (load_file(place / "model.safetensors") for place in (folder, same))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_larger_batch_is_taken_where_there_is_room(moods: Path, tmp_path: Path, limit: list[int]) -> None:
-    assert options_of(run(moods, tmp_path / "run", batch_size=2, accumulate=6, auto_batch=True, epochs=1)) == (12, 1)
+    assert batch_of(run(moods, tmp_path / "run", batch_size=2, accumulate=6, auto_batch=True, epochs=1)) == (12, 1)
 
 
 def test_not_one_row_fits(moods: Path, tmp_path: Path, limit: list[int]) -> None:
@@ -223,7 +217,7 @@ def test_a_resumed_run_keeps_its_batch(moods: Path, tmp_path: Path, limit: list[
     assert not json.loads((stopped / "metrics.json").read_text())["finished"]
     limit[0] = 10**6  # there is more room now
     run(moods, stopped, resume=True, stop=StopRequest(), **how)
-    assert options_of(stopped) == (4, 2)
+    assert batch_of(stopped) == (4, 2)
     first, second = (load_file(place / "model.safetensors") for place in (whole, stopped))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -234,13 +228,13 @@ def test_a_run_that_found_its_batch_is_repeated_with_it(moods: Path, tmp_path: P
     limit[0] = 10**6
     again = tmp_path / "again"
     assert rerun_command(folder, again, Console(quiet=True)) == 0
-    assert options_of(again) == options_of(folder) == (4, 2)
+    assert batch_of(again) == batch_of(folder) == (4, 2)
 
 
 def test_all_seeds_get_the_batch_of_the_first(moods: Path, tmp_path: Path, limit: list[int]) -> None:
     limit[0] = 4
     folder = run(moods, tmp_path / "run", batch_size=8, auto_batch=True, epochs=1, seeds=2)
-    assert options_of(folder) == options_of(folder / "seeds" / "124") == (4, 2)
+    assert batch_of(folder) == batch_of(folder / "seeds" / "124") == (4, 2)
 
 
 def test_what_n_gram_models_need_makes_no_batch_smaller(
