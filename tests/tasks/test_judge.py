@@ -126,7 +126,11 @@ def test_an_interrupted_run_says_how_to_go_on(judge: Cli, tmp_path: Path, monkey
         return real(self, question, seed)
 
     monkeypatch.setattr(Rules, "ask", interrupted)
-    code, out, told = judge(file, "--with", "rules", "--workers", 1)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever ran before in this process
+    try:
+        code, out, told = judge(file, "--with", "rules", "--workers", 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert code == 130 and out == "" and "the same command goes on" in told
     kept = (tmp_path / "answers.judged.jsonl").read_text(encoding="utf-8")
     assert kept.count("\n") == 4
