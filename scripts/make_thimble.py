@@ -3,19 +3,22 @@
     python scripts/make_thimble.py TEXT [--measured FOLDER] [--run runs/thimble]
 
 TEXT is the folder of the source files that make_thimble.yaml names; nothing that stands in the data sets of FOLDER is
-written into the project's own text. Ctrl-C stops the training; the same command goes on.
+written into the project's own text. First it learns the next token (`gptailor train base`), then also to tell labelled
+texts apart (make_thimble_labels.py). Ctrl-C stops the training; the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import yaml
+from make_thimble_labels import teach
 
 SCRIPTS = Path(__file__).parent
 PLACE = SCRIPTS.parent / "src" / "gptailor" / "assets" / "thimble"
@@ -31,7 +34,21 @@ A weight of 2 samples a source twice as often as 1, for its size.
 The texts were prepared for training: headers, markup and figures removed, cut into tokens. The folder contains none of
 them. The weights are offered under Apache-2.0.
 """
-SHIPPED = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"]
+SECOND = """
+## The second stage
+
+What is told above is the first stage, of the next token alone. Then the model read {tokens:,} tokens more of the same
+text, and beside them learned to tell {labels} labels of {texts:,} short texts apart at their last token; such a text
+counted {weight} times as much as a token. The texts are written by scripts/make_text_labels.py; the head that named
+the labels is not part of the model.
+
+| | before | after |
+|---|---|---|
+| nats per token, on the held-out documents above | {before:.3f} | {validation_loss:.3f} |
+| perplexity | {before_perplexity:.1f} | {perplexity:.1f} |
+| right labels of {held_out_texts:,} texts that were not learned | | {label_accuracy:.1%} |
+"""
+SHIPPED = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 
 
 def main() -> None:
@@ -41,30 +58,37 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/thimble"), help="folder of the training run")
     arguments = parser.parse_args()
     recipe = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-    own = write_own(recipe["own"], arguments.run.with_name("thimble-own.jsonl"), arguments.measured)
+    own, labels = recipe["own"], recipe["labels"]
+    beside, taught = arguments.run.with_name, arguments.run.with_name(f"{arguments.run.name}-taught")
+    documents = ["--documents", str(own["documents"]), "--seed", str(own["seed"])]
+    written = write("make_text.py", documents, beside("thimble-own.jsonl"), arguments.measured)
     data = [f"{arguments.text / source['file']}@{source['weight']}" for source in recipe["sources"]]
-    train([*data, f"{own}@{recipe['own']['weight']}"], recipe["options"], arguments.run)
-    if not json.loads((arguments.run / "metrics.json").read_text(encoding="utf-8"))["finished"]:
+    data.append(f"{written}@{own['weight']}")
+    if not finished(arguments.run):
+        train(data, recipe["options"], arguments.run)
+    texts = ["--texts", str(labels["texts"]), "--seed", str(labels["seed"])]
+    labelled = write("make_text_labels.py", texts, beside("thimble-labels.csv"), arguments.measured)
+    if not (finished(arguments.run) and teach(arguments.run, data, labelled, taught, labels["options"])):
         sys.exit("not finished: the same command goes on")
     PLACE.mkdir(exist_ok=True)
     for name in SHIPPED:
-        shutil.copyfile(arguments.run / name, PLACE / name)
-    card = PLACE / "README.md"
-    told, end, _ = card.read_text(encoding="utf-8").rpartition("`report.html` beside this file")
-    assert end, "the card does not end as it used to"
-    told += "`make thimble` repeats the run.\n"
-    card.write_text(told + credits(recipe), encoding="utf-8")
+        shutil.copyfile(taught / name, PLACE / name)
+    (PLACE / "README.md").write_text(card(recipe, arguments.run, taught), encoding="utf-8")
     print(f"thimble is in {PLACE}")
 
 
-def write_own(own: dict[str, int], file: Path, measured: Path | None) -> Path:
+def finished(run: Path) -> bool:
+    file = run / "metrics.json"
+    return file.exists() and json.loads(file.read_text(encoding="utf-8"))["finished"]
+
+
+def write(script: str, numbers: list[str], file: Path, measured: Path | None) -> Path:
     """The project's own text, unless an earlier call has written it."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_suffix(".unfinished")
-        numbers = ["--documents", str(own["documents"]), "--seed", str(own["seed"])]
         apart = ["--data", str(measured)] if measured else []
-        subprocess.run([sys.executable, str(SCRIPTS / "make_text.py"), str(unfinished), *numbers, *apart], check=True)
+        subprocess.run([sys.executable, str(SCRIPTS / script), str(unfinished), *numbers, *apart], check=True)
         unfinished.rename(file)
     return file
 
@@ -78,12 +102,23 @@ def train(data: list[str], options: dict[str, object], run: Path) -> None:
         sys.exit("the training failed")
 
 
+def card(recipe: dict, run: Path, taught: Path) -> str:
+    """The card of the first stage, with what the second did and the credits."""
+    told, end, _ = (run / "README.md").read_text(encoding="utf-8").rpartition("`report.html` beside this file")
+    assert end, "the card does not end as it used to"
+    metrics = json.loads((taught / "metrics.json").read_text(encoding="utf-8"))
+    metrics |= {"before_perplexity": math.exp(metrics["before"]), "weight": recipe["labels"]["options"]["weight"]}
+    return told + "`make thimble` repeats both stages.\n" + SECOND.format(**metrics) + credits(recipe)
+
+
 def credits(recipe: dict) -> str:
     """The section of the model card that names every source, its weight and its licence."""
     rows = [(f"`{s['file'].split('.')[0]}`", s["weight"], s["credit"], s["licence"]) for s in recipe["sources"]]
     own = recipe["own"]
     written = f"{own['documents']:,} short messages, opinions, questions and instructions by scripts/make_text.py"
     rows.append(("own text", own["weight"], written, "Apache-2.0"))
+    told = f"{recipe['labels']['texts']:,} of them with labels, by scripts/make_text_labels.py, in the second stage"
+    rows.append(("own labels", recipe["labels"]["options"]["weight"], told, "Apache-2.0"))
     table = "\n".join(f"| {name} | {weight:g} | {credit} | {licence} |" for name, weight, credit, licence in rows)
     return CREDITS.format(table=table)
 

@@ -371,3 +371,22 @@ def test_nothing_of_the_evaluation_sets_is_written(shared_data: Path, make_text:
     with (tmp_path / "out.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"text": f"He wrote: {first}", "kind": "text"}) + "\n")
     assert make_text.report([tmp_path / "out.jsonl"], shared_data) == 1
+
+
+def test_labelled_texts(scripts: None) -> None:
+    """The same seed the same rows, none twice, every label, each from its own grammar."""
+    module = importlib.import_module("make_text_labels")
+    rows = list(module.Labeller(5).rows(1500, Nothing()))
+    assert list(module.Labeller(5).rows(200, Nothing())) == list(islice(module.Labeller(5).rows(200, Nothing()), 200))
+    assert len({text for text, _ in rows}) == len(rows)
+    assert {label for _, label in rows} == set(module.LABELS)
+    assert not [text for text, _ in rows if re.search(r"[{}|]|^\s|\s$", text)]
+    assert not [text for text, _ in rows if re.search(OFFENSIVE, text.lower())]
+    asked = [text for text, label in rows if label in ("who", "where", "when")]
+    assert len(asked) > 50 and sum(text.rstrip(" ?").lower().startswith("where") for text in asked) < len(asked)
+
+
+def test_labelled_texts_keep_away_from_what_is_measured(scripts: None, check: ModuleType) -> None:
+    module = importlib.import_module("make_text_labels")
+    first = next(module.Labeller(5).rows(1, Nothing()))[0]
+    assert next(module.Labeller(5).rows(1, check.Checker([first * 3])))[0] != first

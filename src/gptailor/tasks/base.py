@@ -83,8 +83,8 @@ def _run(
         return
     with run.timed("data"):
         tokenizer = base.tokenizer or _tokenizer(config, sources, run.checkpoints / "tokenizer", console)
-        stores = [_store(config, source, tokenizer, run.checkpoints, console) for source in sources]
-    corpus = _corpus(config, base, tokenizer, stores, [source.weight for source in sources])
+        stores = [store_of(config, source, tokenizer, run.checkpoints, console) for source in sources]
+    corpus = corpus_of(config, base, tokenizer, stores, [source.weight for source in sources])
     run.write_json("receipt.json", {"files": files, "sources": _receipts(corpus, sources)})
     _show(console, corpus, sources)
     check_device(config, corpus, corpus.decoder, console)
@@ -149,7 +149,8 @@ def _tokenizer(config: BaseConfig, sources: list[Source], folder: Path, console:
     return tokenizer
 
 
-def _store(config: BaseConfig, source: Source, tokenizer: Tokenizer, folder: Path, console: Console) -> Store:
+def store_of(config: BaseConfig, source: Source, tokenizer: Tokenizer, folder: Path, console: Console) -> Store:
+    """The tokens of a file: those that ``folder`` keeps from an earlier call, or encoded now."""
     inputs, receipt = identity([source.path], text=config.text), DocumentReceipt()
     documents = read_documents(source.path, receipt, text=config.text)
     place = folder / "tokens" / inputs[1][:16]
@@ -158,7 +159,10 @@ def _store(config: BaseConfig, source: Source, tokenizer: Tokenizer, folder: Pat
         return build_store(place, documents, tokenizer, config.held_out, config.seed, inputs=inputs, receipt=receipt)
 
 
-def _corpus(config: BaseConfig, base: Base, tokenizer: Tokenizer, stores: list[Store], weights: list[float]) -> Corpus:
+def corpus_of(
+    config: BaseConfig, base: Base, tokenizer: Tokenizer, stores: list[Store], weights: list[float]
+) -> Corpus:
+    """All files together and the model that is to learn them; raises ``UserError`` where nothing is held out."""
     if not any(store.held_out.tokens > store.held_out.documents for store in stores):
         documents = sum(store.train.documents for store in stores)
         found = f"none of the {documents} documents is held out to measure on"

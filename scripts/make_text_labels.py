@@ -1,0 +1,109 @@
+"""Write short texts with labels, from the grammars of make_text.py: what a base model learns to tell apart.
+
+    python scripts/make_text_labels.py OUT.csv --texts 120000 --seed 7 --data FOLDER
+
+Every row of OUT.csv is a text and what it is: the wish of a customer, the opinion on a film or a purchase, what a
+question asks for, what kind of message it is, the mood of a Swahili post. The same seed writes the same bytes; no text
+is written twice, and none that shares text with the sample of the repository or, where --data names their folder, with
+the sets that models are measured on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from make_text import ATTEMPTS, Writer, set_apart
+from make_text_check import Checker, evaluation_texts
+from make_text_grammar import capitalised
+
+LABELS = {  # label: rules of the grammars that write such a text, and its share relative to the others
+    "complaint": (("sv_complaint",), 5),
+    "question to a company": (("sv_question",), 4),
+    "praise": (("sv_praise",), 5),
+    "change": (("sv_change",), 3),
+    "cancellation": (("sv_cancel",), 1),
+    "another day": (("sv_move",), 1),
+    "addition": (("sv_add",), 1),
+    "order": (("sv_order",), 1),
+    "apology": (("sv_sorry",), 1),
+    "confirmation": (("sv_confirm",), 1),
+    "idea": (("sv_idea",), 1),
+    "offer": (("sv_offer",), 1),
+    "good work": (("op_good_line",), 6),
+    "bad work": (("op_bad_line",), 6),
+    "good visit or purchase": (("good",), 2),
+    "bad visit or purchase": (("bad",), 2),
+    "private message": (("text", "chat"), 4),
+    "advert": (("advert",), 2),
+    "scam": (("scam",), 2),
+    "notice": (("notice",), 2),
+    "mail": (("mail",), 1),
+    "who": (("ask_person",), 1),
+    "where": (("ask_place",), 1),
+    "when": (("ask_time",), 1),
+    "how many": (("ask_number",), 1),
+    "what it means": (("ask_meaning",), 1),
+    "what is short for": (("ask_short",), 1),
+    "which thing": (("ask_thing",), 1),
+    "nzuri": (("sw_good",), 2),
+    "mbaya": (("sw_bad",), 2),
+    "kawaida": (("sw_plain",), 2),
+}
+
+
+class Labeller:
+    """Writes labelled texts, typed as the documents of ``Writer`` are."""
+
+    def __init__(self, seed: int) -> None:
+        self.writer = Writer(seed)
+
+    def rows(self, number: int, checker: Checker) -> Iterator[tuple[str, str]]:
+        """``number`` different (text, label); raises ``RuntimeError`` when a label has nothing new to say."""
+        seen: set[str] = set()
+        shares = [share for _, share in LABELS.values()]
+        for label in self.writer.grammar.rng.choices(list(LABELS), shares, k=number):
+            text = self.fresh(label, seen, checker)
+            seen.add(text)
+            yield text, label
+
+    def fresh(self, label: str, seen: set[str], checker: Checker) -> str:
+        rules, _ = LABELS[label]
+        for _ in range(ATTEMPTS):
+            rule = self.writer.grammar.pick(rules)
+            text = self.typing(rule)(self.writer.grammar.write(rule))
+            if text not in seen and not checker.find(text):
+                return text
+        raise RuntimeError(f"{ATTEMPTS} texts in a row for the label {label!r} were not new")
+
+    def typing(self, rule: str) -> Callable[[str], str]:
+        """How texts of a rule are typed."""
+        writer = self.writer
+        if rule.startswith("ask_"):
+            return lambda text: set_apart(capitalised(text)) if writer.grammar.chance(0.4) else capitalised(text)
+        if rule.startswith("op_"):
+            return lambda text: writer.reviewed(text, apart=0.5)
+        prefixes = {"sv_": writer.customer, "sw_": writer.tweeted}
+        whole = {"good": writer.reviewed, "bad": writer.reviewed, "text": writer.typed, "chat": writer.typed}
+        whole["scam"] = lambda text: writer.shouted(capitalised(text))
+        return prefixes.get(rule[:3]) or whole.get(rule) or capitalised
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write short texts with labels for a small model.")
+    parser.add_argument("out", type=Path, help="the csv file to write")
+    parser.add_argument("--texts", type=int, default=120_000, help="how many (default 120000)")
+    parser.add_argument("--seed", type=int, default=7, help="the same seed writes the same texts (default 7)")
+    parser.add_argument("--data", type=Path, help="the folder of the evaluation sets")
+    options = parser.parse_args()
+    checker = Checker(evaluation_texts(options.data))
+    with options.out.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("text", "label"))
+        writer.writerows(Labeller(options.seed).rows(options.texts, checker))
+
+
+if __name__ == "__main__":
+    main()

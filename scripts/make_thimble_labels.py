@@ -1,0 +1,144 @@
+"""The second stage of thimble: it goes on with the next token, and learns to tell labelled texts apart.
+
+Next-token loss alone leaves so small a model without a judgement of a text as a whole: what it has seen does not reach
+the last token, which a classifier reads. Here a head on the last token tells the texts of make_text_labels.py apart,
+beside the text of the first stage. The head is thrown away; what the blocks have learned for it stays.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from gptailor.config import BaseConfig, load_config
+from gptailor.data.batching import Batch, collate, shuffled
+from gptailor.model.head import Classifier
+from gptailor.model.precision import compute_in
+from gptailor.tasks.base import corpus_of, store_of
+from gptailor.tasks.corpus import parse_sources
+from gptailor.train.log import RunLog
+from gptailor.train.loop import LoopSettings, stop_on_interrupt, train
+from gptailor.train.losses import Loss, class_loss
+from gptailor.train.optim import adamw
+from gptailor.train.state import Progress, has_state, load_best, load_state
+from gptailor.weights.base import open_base
+from gptailor.weights.folder import save_language_model
+
+HELD_OUT = 50  # every so manieth labelled text is not learned from
+LONGEST = 200  # tokens of a labelled text
+EVALUATIONS = 10
+
+
+class Lesson:
+    """Both texts, and the model that learns from them.
+
+    Args:
+        options: of the stage, as make_thimble.yaml has them: steps, rows of text and labelled texts in each, lr, and
+            how much the loss of the labels counts.
+    """
+
+    def __init__(self, base: Path, data: list[str], labels: Path, out: Path, options: dict[str, Any]) -> None:
+        self.options, self.out = options, out
+        opened, sources = open_base(str(base)), parse_sources(data)
+        assert opened.tokenizer
+        tokens = options["steps"] * options["rows"] * opened.config.context_length
+        given = {"data": data, "base": str(base), "tokens": tokens, "batch_size": options["rows"], "lr": options["lr"]}
+        self.config = load_config(BaseConfig, None, given)
+        self.tokenizer, console = opened.tokenizer, Console(stderr=True)
+        stores = [store_of(self.config, source, self.tokenizer, out, console) for source in sources]
+        self.corpus = corpus_of(self.config, opened, self.tokenizer, stores, [source.weight for source in sources])
+        with labels.open(encoding="utf-8", newline="") as file:
+            rows = [(row["text"], row["label"]) for row in csv.DictReader(file)]
+        self.names = sorted({label for _, label in rows})
+        self.labels = [self.names.index(label) for _, label in rows]
+        self.ids = [self.tokenizer.encode(text)[-LONGEST:] for text, _ in rows]
+        self.learned = [row for row in range(len(rows)) if row % HELD_OUT]
+        self.model = Classifier(self.corpus.decoder, len(self.names)).to(self.corpus.device)
+        self.batches = self._batches()
+
+    def _batches(self) -> list[list[int]]:
+        """The labelled texts of each step: as many passes as the steps take."""
+        lengths, batches, epoch = [len(self.ids[row]) for row in self.learned], [], 0
+        while len(batches) < self.options["steps"]:
+            batches += shuffled(lengths, self.options["texts"], self.config.seed, epoch)
+            epoch += 1
+        return [[self.learned[place] for place in batch] for batch in batches[: self.options["steps"]]]
+
+    def batch(self, rows: list[int]) -> Batch:
+        return collate(self.ids, self.labels, rows, self.tokenizer.end_of_text).to(self.corpus.device)
+
+    def label_loss(self, rows: list[int]) -> Loss:
+        batch = self.batch(rows)
+        with compute_in(self.config.precision, self.corpus.device):
+            logits = self.model(batch.input_ids, batch.real)
+        return class_loss(logits.float(), batch.labels)
+
+    def loss(self, step: int) -> Loss:
+        """Nats per token of the text, and so many times the nats per labelled text."""
+        text, told = self.corpus.loss(step), self.label_loss(self.batches[step])
+        total = text.total / text.weight + self.options["weight"] * told.total / told.weight
+        return Loss(total, torch.ones_like(total), told.correct, told.count)
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[dict[str, float], list[float]]:
+        """The figures of the held-out text, and loss and accuracy on the labelled texts that are not learned from."""
+        metrics, _ = self.corpus.evaluate()
+        rows = [row for row in range(len(self.ids)) if row % HELD_OUT == 0]
+        parts = [self.label_loss(rows[i : i + 64]) for i in range(0, len(rows), 64)]
+        metrics["label_loss"] = sum(float(part.total) for part in parts) / len(rows)
+        metrics["label_accuracy"] = sum(int(part.correct) for part in parts) / len(rows)
+        return metrics, [-metrics["validation_loss"] - self.options["weight"] * metrics["label_loss"]]
+
+
+def teach(base: Path, data: list[str], labels: Path, out: Path, options: dict[str, Any]) -> bool:
+    """Runs the stage, or goes on with it; False when it was stopped before its end."""
+    out.mkdir(parents=True, exist_ok=True)
+    lesson = Lesson(base, data, labels, out, options)
+    optimizer, progress, console = adamw(lesson.model, options["lr"], 0.1), Progress(), Console(stderr=True)
+    if has_state(out):
+        progress = load_state(out, lesson.model, optimizer, console.print)
+    steps = options["steps"]
+    settings = LoopSettings(
+        epochs=1,
+        steps_per_epoch=steps,
+        accumulate=1,
+        lr=options["lr"],
+        warmup=0.03,
+        schedule="cosine",
+        clip=1.0,
+        evaluate_every=steps // EVALUATIONS,
+        patience=None,
+    )
+    with (
+        stop_on_interrupt() as stop,
+        RunLog(out, steps, console=console, resumed_at=progress.step, sums=progress.sums) as log,
+    ):
+        train(
+            lesson.model,
+            optimizer,
+            settings,
+            batches=lambda epoch: range(steps),
+            loss=lesson.loss,
+            evaluate=lesson.evaluate,
+            describe=lambda step: [f"step {step}"],
+            folder=out,
+            log=log,
+            progress=progress,
+            stop=stop,
+        )
+    if stop.requested:
+        return False
+    load_best(out, lesson.model, progress.best_step)
+    metrics, _ = lesson.evaluate()
+    before = json.loads((out / "history.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    told = {"before": before["validation_loss"], "labels": len(lesson.names), "texts": len(lesson.learned), **metrics}
+    told["tokens"] = lesson.config.tokens
+    told["held_out_texts"] = len(lesson.ids) - len(lesson.learned)
+    (out / "metrics.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    save_language_model(out, lesson.corpus.decoder, lesson.tokenizer, task="base", dtype=torch.bfloat16)
+    return True
