@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from sklearn.metrics import f1_score
 
 from gptailor.config import ClassifierConfig, load_config
 from gptailor.data.receipt import Receipt
@@ -76,11 +77,12 @@ def measure(folder: Path, name: str, size: str, way: str, seed: int) -> dict[str
         pad = prepared.tokenizer.end_of_text
         predicted = logits_of(feed.model.eval(), prepared.ids("test"), pad, feed.device).argmax(1)
     right = int((predicted == labels).sum())
-    return {"data": name, "size": size, "way": way, "seed": seed, "right": right, "n": len(labels)}
+    found = {"right": right, "n": len(labels), "macro_f1": f1_score(labels, predicted, average="macro")}
+    return {"data": name, "size": size, "way": way, "seed": seed, **found}
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Mean accuracy over the seeds, with the 95 % Wilson interval of all their test texts together."""
+    """Mean accuracy over the seeds with the 95 % Wilson interval of all their test texts together; mean macro F1."""
     lines = ["| data | texts | " + " | ".join(WAYS) + " |", "|---|---:|" + "---|" * len(WAYS)]
     for name, size in product(SETS, SIZES):
         cells = []
@@ -88,7 +90,8 @@ def table(results: list[dict[str, Any]]) -> str:
             found = [r for r in results if (r["data"], r["size"], r["way"]) == (name, size, way)]
             right, n = sum(r["right"] for r in found), sum(r["n"] for r in found)
             low, high = wilson_interval(right, n) if n else (0.0, 0.0)
-            cells.append(f"{100 * right / n:.1f} ({100 * low:.1f}-{100 * high:.1f})" if n else "")
+            f1 = sum(r["macro_f1"] for r in found) / max(1, len(found))
+            cells.append(f"{100 * right / n:.1f} ({100 * low:.1f}-{100 * high:.1f}), {f1:.3f}" if n else "")
         lines.append(f"| {name} | {size} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
