@@ -117,8 +117,6 @@ def credits(recipe: dict) -> str:
     own = recipe["own"]
     written = f"{own['documents']:,} short messages, opinions, questions and instructions by scripts/make_text.py"
     rows.append(("own text", own["weight"], written, "Apache-2.0"))
-    told = f"{recipe['labels']['texts']:,} of them with labels, by scripts/make_text_labels.py, in the second stage"
-    rows.append(("own labels", recipe["labels"]["options"]["weight"], told, "Apache-2.0"))
     table = "\n".join(f"| {name} | {weight:g} | {credit} | {licence} |" for name, weight, credit, licence in rows)
     return CREDITS.format(table=table)
 

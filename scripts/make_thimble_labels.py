@@ -29,7 +29,7 @@ from gptailor.train.state import Progress, has_state, load_best, load_state
 from gptailor.weights.base import open_base
 from gptailor.weights.folder import save_language_model
 
-HELD_OUT = 50  # every so manieth labelled text is not learned from
+HELD_OUT = 50  # one labelled text in so many is not learned from
 LONGEST = 200  # tokens of a labelled text
 EVALUATIONS = 10
 
@@ -43,7 +43,7 @@ class Lesson:
     """
 
     def __init__(self, base: Path, data: list[str], labels: Path, out: Path, options: dict[str, Any]) -> None:
-        self.options, self.out = options, out
+        self.options = options
         opened, sources = open_base(str(base)), parse_sources(data)
         assert opened.tokenizer
         tokens = options["steps"] * options["rows"] * opened.config.context_length
