@@ -13,9 +13,10 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-from make_text import ATTEMPTS, Writer, set_apart
+from make_text import Writer, set_apart
 from make_text_check import Checker, evaluation_texts
 from make_text_grammar import capitalised
 
@@ -54,40 +55,35 @@ LABELS = {  # label: rules of the grammars that write such a text, and its share
 }
 
 
-class Labeller:
-    """Writes labelled texts, typed as the documents of ``Writer`` are."""
+class Labeller(Writer):
+    """Writes labelled texts: a label is a kind of text."""
 
     def __init__(self, seed: int) -> None:
-        self.writer = Writer(seed)
+        super().__init__(seed)
+        self.kinds = {label: partial(self.text, rules) for label, (rules, _) in LABELS.items()}
 
     def rows(self, number: int, checker: Checker) -> Iterator[tuple[str, str]]:
         """``number`` different (text, label); raises ``RuntimeError`` when a label has nothing new to say."""
         seen: set[str] = set()
         shares = [share for _, share in LABELS.values()]
-        for label in self.writer.grammar.rng.choices(list(LABELS), shares, k=number):
+        for label in self.grammar.rng.choices(list(LABELS), shares, k=number):
             text = self.fresh(label, seen, checker)
             seen.add(text)
             yield text, label
 
-    def fresh(self, label: str, seen: set[str], checker: Checker) -> str:
-        rules, _ = LABELS[label]
-        for _ in range(ATTEMPTS):
-            rule = self.writer.grammar.pick(rules)
-            text = self.typing(rule)(self.writer.grammar.write(rule))
-            if text not in seen and not checker.find(text):
-                return text
-        raise RuntimeError(f"{ATTEMPTS} texts in a row for the label {label!r} were not new")
+    def text(self, rules: tuple[str, ...]) -> str:
+        rule = self.grammar.pick(rules)
+        return self.typing(rule)(self.grammar.write(rule))
 
     def typing(self, rule: str) -> Callable[[str], str]:
         """How texts of a rule are typed."""
-        writer = self.writer
         if rule.startswith("ask_"):
-            return lambda text: set_apart(capitalised(text)) if writer.grammar.chance(0.4) else capitalised(text)
+            return lambda text: set_apart(capitalised(text)) if self.grammar.chance(0.4) else capitalised(text)
         if rule.startswith("op_"):
-            return lambda text: writer.reviewed(text, apart=0.5)
-        prefixes = {"sv_": writer.customer, "sw_": writer.tweeted}
-        whole = {"good": writer.reviewed, "bad": writer.reviewed, "text": writer.typed, "chat": writer.typed}
-        whole["scam"] = lambda text: writer.shouted(capitalised(text))
+            return lambda text: self.reviewed(text, apart=0.5)
+        prefixes = {"sv_": self.customer, "sw_": self.tweeted}
+        whole = {"good": self.reviewed, "bad": self.reviewed, "text": self.typed, "chat": self.typed}
+        whole["scam"] = lambda text: self.shouted(capitalised(text))
         return prefixes.get(rule[:3]) or whole.get(rule) or capitalised
 
 

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from gptailor.config import BaseConfig, load_config
-from gptailor.data.batching import Batch, collate, shuffled
+from gptailor.data.batching import collate, shuffled
 from gptailor.model.head import Classifier
 from gptailor.model.precision import compute_in
 from gptailor.tasks.base import corpus_of, store_of
@@ -58,6 +58,7 @@ class Lesson:
         self.labels = [self.names.index(label) for _, label in rows]
         self.ids = [self.tokenizer.encode(text)[-LONGEST:] for text, _ in rows]
         self.learned = [row for row in range(len(rows)) if row % HELD_OUT]
+        self.held_out = [row for row in range(len(rows)) if row % HELD_OUT == 0]
         self.model = Classifier(self.corpus.decoder, len(self.names)).to(self.corpus.device)
         self.batches = self._batches()
 
@@ -69,14 +70,11 @@ class Lesson:
             epoch += 1
         return [[self.learned[place] for place in batch] for batch in batches[: self.options["steps"]]]
 
-    def batch(self, rows: list[int]) -> Batch:
-        return collate(self.ids, self.labels, rows, self.tokenizer.end_of_text).to(self.corpus.device)
-
     def label_loss(self, rows: list[int]) -> Loss:
-        batch = self.batch(rows)
+        batch = collate(self.ids, self.labels, rows, self.tokenizer.end_of_text).to(self.corpus.device)
         with compute_in(self.config.precision, self.corpus.device):
             logits = self.model(batch.input_ids, batch.real)
-        return class_loss(logits.float(), batch.labels)
+        return class_loss(logits, batch.labels)
 
     def loss(self, step: int) -> Loss:
         """Nats per token of the text, and so many times the nats per labelled text."""
@@ -88,7 +86,7 @@ class Lesson:
     def evaluate(self) -> tuple[dict[str, float], list[float]]:
         """The figures of the held-out text, and loss and accuracy on the labelled texts that are not learned from."""
         metrics, _ = self.corpus.evaluate()
-        rows = [row for row in range(len(self.ids)) if row % HELD_OUT == 0]
+        rows = self.held_out
         parts = [self.label_loss(rows[i : i + 64]) for i in range(0, len(rows), 64)]
         metrics["label_loss"] = sum(float(part.total) for part in parts) / len(rows)
         metrics["label_accuracy"] = sum(int(part.correct) for part in parts) / len(rows)
@@ -138,7 +136,7 @@ def teach(base: Path, data: list[str], labels: Path, out: Path, options: dict[st
     before = json.loads((out / "history.jsonl").read_text(encoding="utf-8").splitlines()[0])
     told = {"before": before["validation_loss"], "labels": len(lesson.names), "texts": len(lesson.learned), **metrics}
     told["tokens"] = lesson.config.tokens
-    told["held_out_texts"] = len(lesson.ids) - len(lesson.learned)
+    told["held_out_texts"] = len(lesson.held_out)
     (out / "metrics.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
     save_language_model(out, lesson.corpus.decoder, lesson.tokenizer, task="base", dtype=torch.bfloat16)
     return True
