@@ -4,11 +4,11 @@
     python scripts/make_text.py --check FILE... --data FOLDER
 
 Every line of OUT.jsonl is {"text": ..., "kind": ...}. Frames and words come from make_text.yaml, those of opinions,
-customers' messages and Swahili from make_text_opinion.yaml, make_text_service.yaml and make_text_swahili.yaml,
-the facts and words of the instructions from make_text_facts.yaml; the answers are computed (make_text_tasks.py). The
-same seed writes the same bytes. No document is written twice, and none that shares text with the sample of the
-repository or, where --data names their folder, with the sets that models are measured on: such a document is drawn
-afresh. --check reports the documents of a file that do.
+customers' messages and Swahili from make_text_opinion.yaml, make_text_service.yaml and make_text_swahili.yaml (what
+make_text_mail.yaml adds is for make_text_labels.py alone), the facts and words of the instructions from
+make_text_facts.yaml; the answers are computed (make_text_tasks.py). The same seed writes the same bytes. No document
+is written twice, and none that shares text with the sample of the repository or, where --data names their folder, with
+the sets that models are measured on: such a document is drawn afresh. --check reports the documents of a file that do.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ from make_text_grammar import Grammar, capitalised
 from make_text_tasks import QUESTIONS, Tasks
 
 FOLDER = Path(__file__).parent
-GRAMMARS = ("make_text.yaml", "make_text_opinion.yaml", "make_text_service.yaml", "make_text_swahili.yaml")
+GRAMMARS = (
+    "make_text.yaml",
+    "make_text_opinion.yaml",
+    "make_text_service.yaml",
+    "make_text_mail.yaml",
+    "make_text_swahili.yaml",
+)
 SHARES = {  # kind: its share of the documents
     "text": 0.09,
     "chat": 0.035,

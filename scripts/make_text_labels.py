@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,10 +22,10 @@ from make_text_check import Checker, evaluation_texts
 from make_text_grammar import capitalised
 
 LABELS = {  # label: rules of the grammars that write such a text, and its share relative to the others
-    "complaint": (("sv_complaint",), 5),
-    "question to a company": (("sv_question",), 4),
-    "praise": (("sv_praise",), 5),
-    "change": (("sv_change",), 3),
+    "complaint": (("sv_complaint", "ev_complaint_mail", "ev_complaint_mail", "ev_complaint_mail"), 16),
+    "question to a company": (("sv_question", "ev_question_mail", "ev_question_mail"), 10),
+    "praise": (("sv_praise", "ev_praise_mail", "ev_praise_mail", "ev_praise_mail"), 16),
+    "change": (("sv_change", "ev_change_mail", "ev_change_mail"), 9),
     "cancellation": (("sv_cancel",), 1),
     "another day": (("sv_move",), 1),
     "addition": (("sv_add",), 1),
@@ -33,8 +34,8 @@ LABELS = {  # label: rules of the grammars that write such a text, and its share
     "confirmation": (("sv_confirm",), 1),
     "idea": (("sv_idea",), 1),
     "offer": (("sv_offer",), 1),
-    "good work": (("op_good_line",), 6),
-    "bad work": (("op_bad_line",), 6),
+    "good work": (("op_good_line", "op_good_said"), 14),
+    "bad work": (("op_bad_line", "op_bad_said"), 14),
     "good visit or purchase": (("good",), 2),
     "bad visit or purchase": (("bad",), 2),
     "private message": (("text", "chat"), 4),
@@ -81,10 +82,16 @@ class Labeller(Writer):
             return lambda text: set_apart(capitalised(text)) if self.grammar.chance(0.4) else capitalised(text)
         if rule.startswith("op_"):
             return lambda text: self.reviewed(text, apart=0.5)
-        prefixes = {"sv_": self.customer, "sw_": self.tweeted}
+        prefixes = {"sv_": self.customer, "ev_": self.mailed, "sw_": self.tweeted}
         whole = {"good": self.reviewed, "bad": self.reviewed, "text": self.typed, "chat": self.typed}
         whole["scam"] = lambda text: self.shouted(capitalised(text))
         return prefixes.get(rule[:3]) or whole.get(rule) or capitalised
+
+    def mailed(self, text: str) -> str:
+        """As a customer writes it, with "didn't" for "did not" as often as not, or as someone types it on a phone."""
+        if self.grammar.chance(0.5):
+            text = re.sub(r"\b(did|does|was|were|is|would|should|could) not\b", r"\1n't", text)
+        return self.typed(text) if self.grammar.chance(0.3) else self.customer(text)
 
 
 def main() -> None:

@@ -38,9 +38,9 @@ SECOND = """
 ## The second stage
 
 What is told above is the first stage, of the next token alone. Then the model read {tokens:,} tokens more of the same
-text, and beside them learned to tell {labels} labels of {texts:,} short texts apart at their last token; such a text
-counted {weight} times as much as a token. The texts are written by scripts/make_text_labels.py; the head that named
-the labels is not part of the model.
+text, and beside them learned to tell {labels} labels of {texts:,} short texts apart at their last token, with
+{drop:.0%} of their tokens left out at random; such a text counted {weight} times as much as a token. The texts are
+written by scripts/make_text_labels.py; the head that named the labels is not part of the model.
 
 | | before | after |
 |---|---|---|
@@ -106,8 +106,8 @@ def card(recipe: dict, run: Path, taught: Path) -> str:
     """The card of the first stage, with what the second did and the credits."""
     told, end, _ = (run / "README.md").read_text(encoding="utf-8").rpartition("`report.html` beside this file")
     assert end, "the card does not end as it used to"
-    metrics = json.loads((taught / "metrics.json").read_text(encoding="utf-8"))
-    metrics |= {"before_perplexity": math.exp(metrics["before"]), "weight": recipe["labels"]["options"]["weight"]}
+    metrics = recipe["labels"]["options"] | json.loads((taught / "metrics.json").read_text(encoding="utf-8"))
+    metrics["before_perplexity"] = math.exp(metrics["before"])
     return told + "`make thimble` repeats both stages.\n" + SECOND.format(**metrics) + credits(recipe)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ class Lesson:
     """Both texts, and the model that learns from them.
 
     Args:
-        options: of the stage, as make_thimble.yaml has them: steps, rows of text and labelled texts in each, lr, and
-            how much the loss of the labels counts.
+        options: of the stage, as make_thimble.yaml has them: steps, rows of text and labelled texts in each, lr, the
+            share of a labelled text's tokens that is left out, and how much the loss of the labels counts.
     """
 
     def __init__(self, base: Path, data: list[str], labels: Path, out: Path, options: dict[str, Any]) -> None:
@@ -70,15 +71,19 @@ class Lesson:
             epoch += 1
         return [[self.learned[place] for place in batch] for batch in batches[: self.options["steps"]]]
 
-    def label_loss(self, rows: list[int]) -> Loss:
-        batch = collate(self.ids, self.labels, rows, self.tokenizer.end_of_text).to(self.corpus.device)
+    def label_loss(self, rows: list[int], drop: float = 0.0) -> Loss:
+        """Of some labelled texts, with a share of their tokens left out, so that no single word gives a label away."""
+        rng = random.Random(hash(tuple(rows)))  # the same tokens in a resumed run
+        ids = [[token for token in self.ids[row] if rng.random() >= drop] or self.ids[row] for row in rows]
+        labels = [self.labels[row] for row in rows]
+        batch = collate(ids, labels, range(len(rows)), self.tokenizer.end_of_text).to(self.corpus.device)
         with compute_in(self.config.precision, self.corpus.device):
             logits = self.model(batch.input_ids, batch.real)
         return class_loss(logits, batch.labels)
 
     def loss(self, step: int) -> Loss:
         """Nats per token of the text, and so many times the nats per labelled text."""
-        text, told = self.corpus.loss(step), self.label_loss(self.batches[step])
+        text, told = self.corpus.loss(step), self.label_loss(self.batches[step], self.options["drop"])
         total = text.total / text.weight + self.options["weight"] * told.total / told.weight
         return Loss(total, torch.ones_like(total), told.correct, told.count)
 

@@ -191,13 +191,20 @@ def test_a_value_means_the_same_in_the_file_and_as_a_flag(tmp_path: Path, name: 
         ((True, 4), 50, {}, ("all", 3e-4, 29)),  # 7 steps an epoch: 29 epochs are the first to have 200
         ((True, 4), 50, {"batch_size": 4, "accumulate": 4}, ("all", 3e-4, 50)),
         ((True, 4), 50, {"epochs": 3}, ("all", 3e-4, 3)),
+        ((True, 4), 2999, {}, ("all", 3e-4, 5)),
+        ((True, 4), 3000, {}, ("all", 3e-4, 2)),  # a thousand for each of three labels
+        ((True, 4), 3000, {"epochs": 4}, ("all", 3e-4, 4)),
+        ((True, 4), 3000, {"layers": "1"}, ("1", 3e-4, 5)),
+        ((True, 4), 3000, {"layers": "lora"}, ("lora", 8e-4, 5)),
+        ((True, 12), 3000, {}, ("1", 5e-5, 5)),
+        ((False, 2), 3000, {}, ("all", 5e-4, 10)),
     ],
 )
 def test_the_base_decides_only_what_was_left_open(
     base: tuple[bool, int], n_train: int, given: dict[str, Any], resolved: Any
 ) -> None:
     config = ClassifierConfig(data="d.csv", **given)
-    decided = config.for_base(pretrained=base[0], n_layer=base[1], n_train=n_train)
+    decided = config.for_base(pretrained=base[0], n_layer=base[1], n_train=n_train, n_labels=3)
     assert (decided.layers, decided.lr, decided.epochs) == resolved
     decisions = {"layers", "lr", "epochs"}
     assert decided.model_dump(exclude=decisions) == config.model_dump(exclude=decisions)

@@ -19,7 +19,7 @@ from gptailor.train.loop import StopRequest
 from gptailor.weights.base import open_base
 from tests.tiny import BAD, GOOD, sentence
 
-OPTIONS = {"steps": 40, "rows": 2, "texts": 16, "lr": 0.01, "weight": 5}
+OPTIONS = {"steps": 40, "rows": 2, "texts": 16, "drop": 0.1, "lr": 0.01, "weight": 5}
 
 
 def test_second_stage_learns_the_labels_and_keeps_the_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,6 +152,7 @@ class TableConfig(RunConfig):
 LORA_OPTIONS = ("rank", "alpha", "dropout", "targets", "unfreeze", "rank_stabilised", "dora", "frozen_in")
 SMALL = 6  # blocks of a base that is trained whole
 FEWEST_STEPS = 200  # that the usual number of epochs is raised to
+PLENTY = 1000  # texts for each label, on average: with 5 epochs of them a small base learns too much by heart
 USUAL = {  # what a classifier's options are when they are left to the base
     "random": {"layers": "all", "lr": 5e-4, "epochs": 10},
     "small": {"layers": "all", "lr": 3e-4, "epochs": 5},
@@ -202,11 +203,11 @@ class ClassifierConfig(TableConfig):
             return str(value)
         raise ValueError("Input should be 'batch', 'data', 'context' or a number of tokens")
 
-    def for_base(self, *, pretrained: bool, n_layer: int, n_train: int) -> ClassifierConfig:
+    def for_base(self, *, pretrained: bool, n_layer: int, n_train: int, n_labels: int) -> ClassifierConfig:
         """The same options with everything left to the base decided.
 
         A large pretrained base keeps what it knows (last block, small rate, the book's five epochs); a small one is
-        cheap to train whole; random weights have everything to learn. Few texts are gone through more often.
+        cheap to train whole; random weights have everything to learn. Few texts are gone through more often, many less.
 
         Args:
             n_layer: blocks of the base.
@@ -215,6 +216,8 @@ class ClassifierConfig(TableConfig):
         self.check_base(pretrained=pretrained)
         kind = "random" if not pretrained else "small" if n_layer <= SMALL else "large"
         usual: dict[str, Any] = dict(USUAL["lora" if self.layers == "lora" else kind])
+        if kind == "small" and self.layers in (None, "all") and n_train >= PLENTY * n_labels:
+            usual["epochs"] = 2
         steps = -(-n_train // (self.batch_size * self.accumulate))
         usual["epochs"] = max(usual["epochs"], -(-FEWEST_STEPS // steps))
         return self.model_copy(update={key: value for key, value in usual.items() if getattr(self, key) is None})

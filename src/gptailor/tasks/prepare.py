@@ -72,14 +72,15 @@ def encode_parts(config: ClassifierConfig, base: Base, parts: Parts, receipt: Re
     Raises:
         UserError: when lengths and padding do not fit the base.
     """
-    config = config.for_base(pretrained=base.pretrained, n_layer=base.config.n_layer, n_train=len(parts["train"]))
+    names = label_names([example for examples in parts.values() for example in examples])
+    sizes = {"n_train": len(parts["train"]), "n_labels": len(names)}
+    config = config.for_base(pretrained=base.pretrained, n_layer=base.config.n_layer, **sizes)
     tokenizer = base.tokenizer or Tokenizer.train([example.text for example in parts["train"]], config.vocab)
     for examples in parts.values():
         encode(examples, tokenizer)
     settings, width = _lengths(config, base, max(len(example.ids) for example in parts["train"]))
     for examples in parts.values():
         cut(examples, settings.max_length or base.config.context_length, receipt)
-    names = label_names([example for examples in parts.values() for example in examples])
     return Prepared(config, base, tokenizer, settings, width, parts, names, receipt)
 
 
