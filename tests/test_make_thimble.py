@@ -24,7 +24,7 @@ OPTIONS = {"steps": 40, "rows": 2, "texts": 16, "drop": 0.1, "lr": 0.01, "weight
 
 def test_second_stage_learns_the_labels_and_keeps_the_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts")
-    teach = importlib.import_module("make_thimble_labels").teach
+    module = importlib.import_module("make_thimble_labels")
     rng = random.Random(3)
     rows = [(sentence(words, rng), label) for words, label in ((GOOD, "good"), (BAD, "bad")) for _ in range(200)]
     rng.shuffle(rows)
@@ -36,7 +36,7 @@ def test_second_stage_learns_the_labels_and_keeps_the_language(tmp_path: Path, m
     config = load_config(BaseConfig, None, {"data": [str(text)], "out": str(base), "held_out": 0.1, **first})
     run_base(config, resume=False, console=Console(quiet=True), stop=StopRequest())
 
-    assert teach(base, [str(text)], labels, out, OPTIONS)
+    assert module.teach(base, [str(text)], labels, out, OPTIONS)
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["labels"] == 2 and metrics["texts"] == 392 and metrics["held_out_texts"] == 8
     assert metrics["label_accuracy"] == 1.0
@@ -47,3 +47,8 @@ def test_second_stage_learns_the_labels_and_keeps_the_language(tmp_path: Path, m
     weights = load_file(out / "model.safetensors")
     assert not any("score" in name for name in weights), "the head that named the labels is left behind"
     assert all(tensor.dtype == torch.bfloat16 for tensor in weights.values())
+
+    lesson = module.Lesson(base, [str(text)], labels, out, OPTIONS)
+    whole, dropped, again = (float(lesson.label_loss(list(range(8)), drop).total.detach()) for drop in (0.0, 0.5, 0.5))
+    assert dropped != whole, "tokens are left out"
+    assert dropped == again, "the same ones in a resumed run"

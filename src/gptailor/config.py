@@ -207,11 +207,12 @@ class ClassifierConfig(TableConfig):
         """The same options with everything left to the base decided.
 
         A large pretrained base keeps what it knows (last block, small rate, the book's five epochs); a small one is
-        cheap to train whole; random weights have everything to learn. Few texts are gone through more often, many less.
+        cheap to train whole; random weights have everything to learn. The fewer the texts, the more often they are read.
 
         Args:
             n_layer: blocks of the base.
             n_train: texts to train on.
+            n_labels: different labels that texts can have.
         """
         self.check_base(pretrained=pretrained)
         kind = "random" if not pretrained else "small" if n_layer <= SMALL else "large"
