@@ -207,7 +207,7 @@ class ClassifierConfig(TableConfig):
         """The same options with everything left to the base decided.
 
         A large pretrained base keeps what it knows (last block, small rate, the book's five epochs); a small one is
-        cheap to train whole; random weights have everything to learn. The fewer the texts, the more often they are read.
+        cheap to train whole; random weights have everything to learn. The fewer the texts, the more passes over them.
 
         Args:
             n_layer: blocks of the base.
