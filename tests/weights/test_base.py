@@ -253,7 +253,7 @@ def test_without_a_network_a_hub_name_is_one_clear_error(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     message = refusal(name)
-    assert f"{repository} is not in the cache, and HF_HUB_OFFLINE forbids a download" in message
+    assert f"{repository} is no folder here, nor in the cache, and HF_HUB_OFFLINE forbids a download" in message
     assert f"download {repository} where there is a network" in message
 
 
@@ -311,7 +311,7 @@ def test_a_hub_model_is_downloaded_once_and_what_fails_says_why(classifier: Path
         answers = ask(endpoint, home, "tiny/model", "private/model", "gated/model", "tiny/empty", "tiny/absent")
     assert answers["tiny/model"]["bias"] == bias
     assert not list(home.rglob("*.bin")), "a pickle has been downloaded"
-    assert f"{endpoint} has no public model tiny/absent" in answers["tiny/absent"]["error"]
+    assert f"there is no folder tiny/absent, and {endpoint} has no such public model" in answers["tiny/absent"]["error"]
     assert answers["private/model"]["bias"] == bias, "the login was not used"
     assert "downloading gated/model failed" in answers["gated/model"]["error"]
     assert "config.json is missing" in answers["tiny/empty"]["error"]
@@ -320,7 +320,7 @@ def test_a_hub_model_is_downloaded_once_and_what_fails_says_why(classifier: Path
     answers = ask(nobody, home, "tiny/model", "tiny/other")
     assert answers["tiny/model"]["bias"] == bias, "the cache was not enough"
     error = answers["tiny/other"]["error"]
-    assert f"tiny/other is not in the cache and {nobody} cannot be reached: " in error
+    assert f"tiny/other is no folder here, nor in the cache, and {nobody} cannot be reached: " in error
     assert "download tiny/other where there is a network" in error
     assert answers["tiny/other"]["seconds"] < 15
 
@@ -344,7 +344,7 @@ def test_a_hub_that_sends_something_else_is_told_from_none_at_all(
 
     nobody = closed_port()
     for name, answer in ask(nobody, home, *names).items():
-        assert f"{name} is only partly in the cache (a download broke off) and {nobody} cannot be" in answer["error"]
+        assert f"{name} is only partly in the cache (a download broke off), and {nobody} cannot be" in answer["error"]
     assert not list(home.rglob("model.safetensors")), "half a file is in the cache"
 
     bias = open_base(str(classifier)).load(Tokenizer.load(classifier)).norm.bias.tolist()

@@ -222,7 +222,8 @@ def fetch(repository: str) -> Path:
         held = f"{repository} is in the cache, but cannot be used ({fault})"
     except LocalEntryNotFoundError as error:
         begun = hasattr(error, "snapshot_path")
-        held = f"{repository} is {'only partly in the cache (a download broke off)' if begun else 'not in the cache'}"
+        found = "only partly in the cache (a download broke off)" if begun else "no folder here, nor in the cache"
+        held = f"{repository} is {found}"
     except HFValidationError as error:
         raise UserError(f"{repository!r} is no folder and no Hub name: {error}") from None
     hint = f"download {repository} where there is a network, copy the folder here, and give its path as --base"
@@ -274,10 +275,11 @@ def _ask_once(repository: str, endpoint: str, held: str, hint: str) -> None:
         model_info(repository, timeout=10)
     except RepositoryNotFoundError:
         raise UserError(
-            f"{endpoint} has no public model {repository}", hint="check the name; private models need a login"
+            f"there is no folder {repository}, and {endpoint} has no such public model",
+            hint="check the name; private models need a login",
         ) from None
     except HfHubHTTPError:
         return  # it is there, and the download will say what it has against us
     except Exception as error:  # no answer: the class belongs to the client's own HTTP library
-        found = f"{held} and {endpoint} cannot be reached: {error}"
+        found = f"{held}, and {endpoint} cannot be reached: {error}"
         raise UserError(found, hint=hint) from None
