@@ -57,6 +57,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "validation_share": st.floats(0, 0.5, exclude_min=True, exclude_max=True),
     "test_share": st.floats(0, 0.5, exclude_min=True, exclude_max=True),
     "layers": st.sampled_from([None, "head", "all", "1", "12"]),
+    "head": st.sampled_from([None, "random", "probe"]),
     "read": st.sampled_from(["last", "first", "last-position", "mean", "last+mean"]),
     "causal": st.booleans(),
     "pad_to": st.sampled_from(["batch", "data", "context", "64"]),
@@ -183,21 +184,22 @@ def test_a_value_means_the_same_in_the_file_and_as_a_flag(tmp_path: Path, name: 
 @pytest.mark.parametrize(
     ("base", "n_train", "given", "resolved"),
     [
-        ((False, 2), 1000, {}, ("all", 5e-4, 10)),
-        ((True, 4), 1000, {}, ("all", 3e-4, 5)),
-        ((True, 12), 1000, {}, ("1", 5e-5, 5)),
-        ((True, 12), 1000, {"lr": 0.01}, ("1", 0.01, 5)),
-        ((False, 2), 1000, {"layers": "head", "epochs": 2}, ("head", 5e-4, 2)),
-        ((True, 4), 50, {}, ("all", 3e-4, 29)),  # 7 steps an epoch: 29 epochs are the first to have 200
-        ((True, 4), 50, {"batch_size": 4, "accumulate": 4}, ("all", 3e-4, 50)),
-        ((True, 4), 50, {"epochs": 3}, ("all", 3e-4, 3)),
-        ((True, 4), 2999, {}, ("all", 3e-4, 5)),
-        ((True, 4), 3000, {}, ("all", 3e-4, 2)),  # a thousand for each of three labels
-        ((True, 4), 3000, {"epochs": 4}, ("all", 3e-4, 4)),
-        ((True, 4), 3000, {"layers": "1"}, ("1", 3e-4, 5)),
-        ((True, 4), 3000, {"layers": "lora"}, ("lora", 8e-4, 5)),
-        ((True, 12), 3000, {}, ("1", 5e-5, 5)),
-        ((False, 2), 3000, {}, ("all", 5e-4, 10)),
+        ((False, 2), 1000, {}, ("all", "random", 5e-4, 10)),
+        ((True, 4), 1000, {}, ("all", "probe", 2e-4, 5)),
+        ((True, 12), 1000, {}, ("1", "random", 5e-5, 5)),
+        ((True, 12), 1000, {"lr": 0.01}, ("1", "random", 0.01, 5)),
+        ((False, 2), 1000, {"layers": "head", "epochs": 2}, ("head", "random", 5e-4, 2)),
+        ((True, 4), 50, {}, ("all", "probe", 2e-4, 29)),  # 7 steps an epoch: 29 epochs are the first to have 200
+        ((True, 4), 50, {"batch_size": 4, "accumulate": 4}, ("all", "probe", 2e-4, 50)),
+        ((True, 4), 50, {"epochs": 3}, ("all", "probe", 2e-4, 3)),
+        ((True, 4), 2999, {}, ("all", "probe", 2e-4, 5)),
+        ((True, 4), 3000, {}, ("all", "probe", 2e-4, 2)),  # a thousand for each of three labels
+        ((True, 4), 3000, {"epochs": 4}, ("all", "probe", 2e-4, 4)),
+        ((True, 4), 3000, {"layers": "all", "head": "random"}, ("all", "random", 2e-4, 2)),
+        ((True, 4), 3000, {"layers": "1"}, ("1", "random", 3e-4, 5)),
+        ((True, 4), 3000, {"layers": "lora"}, ("lora", "random", 8e-4, 5)),
+        ((True, 12), 3000, {}, ("1", "random", 5e-5, 5)),
+        ((False, 2), 3000, {}, ("all", "random", 5e-4, 10)),
     ],
 )
 def test_the_base_decides_only_what_was_left_open(
@@ -205,8 +207,8 @@ def test_the_base_decides_only_what_was_left_open(
 ) -> None:
     config = ClassifierConfig(data="d.csv", **given)
     decided = config.for_base(pretrained=base[0], n_layer=base[1], n_train=n_train, n_labels=3)
-    assert (decided.layers, decided.lr, decided.epochs) == resolved
-    decisions = {"layers", "lr", "epochs"}
+    assert (decided.layers, decided.head, decided.lr, decided.epochs) == resolved
+    decisions = {"layers", "head", "lr", "epochs"}
     assert decided.model_dump(exclude=decisions) == config.model_dump(exclude=decisions)
 
 

@@ -154,10 +154,11 @@ SMALL = 6  # blocks of a base that is trained whole
 FEWEST_STEPS = 200  # that the usual number of epochs is raised to
 PLENTY = 1000  # texts for each label, on average: with 5 epochs of them a small base learns too much by heart
 USUAL = {  # what a classifier's options are when they are left to the base
-    "random": {"layers": "all", "lr": 5e-4, "epochs": 10},
-    "small": {"layers": "all", "lr": 3e-4, "epochs": 5},
-    "large": {"layers": "1", "lr": 5e-5, "epochs": 5},
-    "lora": {"lr": 8e-4, "epochs": 5},
+    "random": {"layers": "all", "head": "random", "lr": 5e-4, "epochs": 10},
+    "small": {"layers": "all", "head": "probe", "lr": 2e-4, "epochs": 5},
+    "small, in part": {"head": "random", "lr": 3e-4, "epochs": 5},
+    "large": {"layers": "1", "head": "random", "lr": 5e-5, "epochs": 5},
+    "lora": {"head": "random", "lr": 8e-4, "epochs": 5},
 }
 
 
@@ -186,6 +187,12 @@ class ClassifierConfig(TableConfig):
         "[default: all; 1 for a base of more than 6 blocks]",
         group="Model",
     )
+    head: Literal["random", "probe"] | None = option(
+        None,
+        "how the class head begins: random, or probe: a logistic regression of what the base makes of the texts "
+        "[default: probe for a pretrained base of at most 6 blocks that is trained whole]",
+        group="Model",
+    )
     read: Literal["last", "first", "last-position", "mean", "last+mean"] = option(
         "last", "what the class is read from: last or first token, last position with padding, mean", group="Model"
     )
@@ -207,7 +214,8 @@ class ClassifierConfig(TableConfig):
         """The same options with everything left to the base decided.
 
         A large pretrained base keeps what it knows (last block, small rate, the book's five epochs); a small one is
-        cheap to train whole; random weights have everything to learn. The fewer the texts, the more passes over them.
+        cheap to train whole, from a head that fits it; random weights have everything to learn. The fewer the texts,
+        the more passes over them.
 
         Args:
             n_layer: blocks of the base.
@@ -215,9 +223,11 @@ class ClassifierConfig(TableConfig):
             n_labels: different labels that texts can have.
         """
         self.check_base(pretrained=pretrained)
-        kind = "random" if not pretrained else "small" if n_layer <= SMALL else "large"
+        kind = "random" if not pretrained else "large" if n_layer > SMALL else "small"
+        if kind == "small" and self.layers not in (None, "all"):
+            kind = "small, in part"
         usual: dict[str, Any] = dict(USUAL["lora" if self.layers == "lora" else kind])
-        if kind == "small" and self.layers in (None, "all") and n_train >= PLENTY * n_labels:
+        if kind == "small" and n_train >= PLENTY * n_labels:
             usual["epochs"] = 2
         steps = -(-n_train // (self.batch_size * self.accumulate))
         usual["epochs"] = max(usual["epochs"], -(-FEWEST_STEPS // steps))

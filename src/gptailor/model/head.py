@@ -45,7 +45,11 @@ class Classifier(nn.Module):
         return x
 
     def top(self, x: Tensor, real: Tensor, depth: int) -> Tensor:
-        """Everything above the first ``depth`` blocks: (B, T, C) -> logits (B, K).
+        """Everything above the first ``depth`` blocks: (B, T, C) -> logits (B, K)."""
+        return self.classify(self.below_head(x, real, depth))
+
+    def below_head(self, x: Tensor, real: Tensor, depth: int) -> Tensor:
+        """What the head reads, from the first ``depth`` blocks: (B, T, C) -> (B, C) in float32.
 
         When one position is read, the last block computes its query, MLP and norm for that position alone.
         """
@@ -58,7 +62,7 @@ class Classifier(nn.Module):
         elif at is not None:
             x = pick(x, at)
         hidden = self.decoder.norm(x).float()
-        return self.classify(hidden.squeeze(1) if at is not None else self.pool(hidden, real))
+        return hidden.squeeze(1) if at is not None else self.pool(hidden, real)
 
     def classify(self, pooled: Tensor) -> Tensor:
         """(B, C) -> logits (B, K): in float32, whatever the blocks are computed in, for bf16 tells few logits apart."""

@@ -22,11 +22,12 @@ from gptailor.tasks.feed import Feed, build
 from gptailor.tasks.fit import check_device, fit
 from gptailor.tasks.memory import fit_into_memory
 from gptailor.tasks.prepare import prepare
+from gptailor.tasks.probe import begin_with_probe
 from gptailor.tasks.run import RunFolder, run_here
 from gptailor.train.log import check_board
 from gptailor.train.loop import StopRequest
 from gptailor.train.losses import class_loss
-from gptailor.train.state import Progress
+from gptailor.train.state import Progress, has_state
 from gptailor.weights.folder import ClassifierFolder, save_classifier
 
 CHECKED = 16  # texts on which a saved folder is proven
@@ -104,7 +105,8 @@ def _one_run(config: ClassifierConfig, run: RunFolder, console: Console, stop: S
         return run.read_json("metrics.json")
     parameters = count_parameters(feed.model)
     show_receipt(console, receipt)
-    show_plan(console, config, parameters, str(feed.device), layers=str(config.layers), bf16=feed.in_bf16)
+    layers = f"{config.layers}{'; the head begins as a probe' if config.head == 'probe' else ''}"
+    show_plan(console, config, parameters, str(feed.device), layers=layers, bf16=feed.in_bf16)
     check_device(config, feed, feed.model, console)
     with run.timed("trunk"), console.status("computing the frozen blocks"):
         feed.keep_trunk(run.checkpoints)
@@ -127,6 +129,9 @@ def fit_classifier(
 ) -> tuple[Progress, dict[str, Any]]:
     """Trains the model of ``feed``; see ``fit``."""
     config = feed.prepared.config
+    if config.head == "probe" and not has_state(checkpoints):
+        with console.status("beginning the head with a probe of the base"):
+            begin_with_probe(feed)
     return fit(
         feed.model,
         config,
@@ -134,7 +139,7 @@ def fit_classifier(
         loss=feed.loss,
         evaluate=feed.evaluate,
         describe=feed.describe,
-        choices=len(feed.prepared.names),
+        choices=len(feed.prepared.names) if config.head == "random" else None,
         work=feed.work,
         evaluate_every=config.evaluate_every,
         folder=folder,
