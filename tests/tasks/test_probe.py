@@ -100,3 +100,11 @@ def test_a_resumed_run_does_not_begin_anew(moods: Path, tmp_path: Path, monkeypa
     run(moods, folder, head="probe", resume=True)
     first, second = load_file(whole / "model.safetensors"), load_file(folder / "model.safetensors")
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_texts_of_one_label_leave_the_head_as_it_was(moods: Path) -> None:
+    feed = texts(moods)
+    before = feed.model.head.weight.clone()
+    feed.labels[: feed.n_train] = [1] * feed.n_train
+    begin_with_probe(feed)
+    assert torch.equal(feed.model.head.weight, before)

@@ -16,11 +16,12 @@ def begin_with_probe(feed: Feed) -> None:
     """Sets the head to a logistic regression of what the base makes of the training texts.
 
     A head of random numbers first bends the blocks towards itself, and so spoils some of what they know of texts that
-    are unlike those in training (Kumar et al. 2022). Where the base gives no finite numbers, the head stays as it was.
+    are unlike those in training (Kumar et al. 2022). Where there is nothing to fit,
+    since all texts have one label or the base gives no finite numbers, the head stays as it was.
     """
     labels, read = feed.labels[: feed.n_train], below_head(feed)
-    if not np.isfinite(read).all():
-        return  # the first evaluation will say so
+    if len(set(labels)) < 2 or not np.isfinite(read).all():
+        return
     weights = None if feed.class_weights is None else feed.class_weights[labels].numpy()
     head = logistic_regression(read, labels, len(feed.prepared.names), weights)
     with torch.no_grad():
