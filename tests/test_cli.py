@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -190,6 +191,13 @@ def test_what_cannot_work_is_said_and_nothing_is_written(
 def test_predict_without_a_model(gptailor: Cli, tmp_path: Path, arguments: list[str]) -> None:
     code, _, told = gptailor("predict", *(part.format(dir=tmp_path) for part in arguments), "a text")
     assert code == 1 and told.startswith("Error:") and "Traceback" not in told
+
+
+@pytest.mark.parametrize("said", ["--head *random\\|probe", "--balance *none\\|undersample\\|weights", "--lr *NUMBER"])
+def test_the_help_names_the_values_of_an_option(said: str) -> None:
+    command = [sys.executable, "-m", "gptailor", "train", "classifier", "--help"]
+    wide = {**os.environ, "COLUMNS": "200"}
+    assert re.search(said, subprocess.run(command, capture_output=True, text=True, check=True, env=wide).stdout)
 
 
 def test_the_front_page_is_there_at_once() -> None:

@@ -83,8 +83,9 @@ def _option(declared: str, field: FieldInfo, *, metavar: str | None) -> Any:
 
 def _metavar(field: FieldInfo) -> str:
     kinds = getattr(field.annotation, "__args__", (field.annotation,))
-    if all(isinstance(kind, str) for kind in kinds):
-        return "|".join(map(str, kinds))
+    words = [word for kind in kinds for word in getattr(kind, "__args__", (kind,)) if word is not type(None)]
+    if all(isinstance(word, str) for word in words):
+        return "|".join(map(str, words))
     return "NUMBER" if {int, float} & set(kinds) else "TEXT"
 
 
