@@ -25,34 +25,31 @@ LABELS = {  # label: rules of the grammars that write such a text, and its share
     "complaint": (("sv_complaint", "ev_complaint_mail", "ev_complaint_mail", "ev_complaint_mail"), 16),
     "question to a company": (("sv_question", "ev_question_mail", "ev_question_mail"), 10),
     "praise": (("sv_praise", "ev_praise_mail", "ev_praise_mail", "ev_praise_mail"), 16),
-    "change": (("sv_change", "ev_change_mail", "ev_change_mail"), 9),
-    "cancellation": (("sv_cancel",), 1),
-    "another day": (("sv_move",), 1),
-    "addition": (("sv_add",), 1),
+    "change": (("sv_change", "ev_change_mail", "ev_change_mail"), 12),
     "order": (("sv_order",), 1),
     "apology": (("sv_sorry",), 1),
     "confirmation": (("sv_confirm",), 1),
     "idea": (("sv_idea",), 1),
     "offer": (("sv_offer",), 1),
-    "good work": (("op_good_line", "op_good_said"), 14),
-    "bad work": (("op_bad_line", "op_bad_said"), 14),
+    "good work": (("op_good_line", "op_good_said", "op_set_good"), 16),
+    "bad work": (("op_bad_line", "op_bad_said", "op_set_bad"), 16),
     "good visit or purchase": (("good",), 2),
     "bad visit or purchase": (("bad",), 2),
-    "private message": (("text", "chat"), 4),
-    "advert": (("advert",), 2),
-    "scam": (("scam",), 2),
-    "notice": (("notice",), 2),
-    "mail": (("mail",), 1),
-    "who": (("ask_person",), 1),
-    "where": (("ask_place",), 1),
-    "when": (("ask_time",), 1),
-    "how many": (("ask_number",), 1),
-    "what it means": (("ask_meaning",), 1),
-    "what is short for": (("ask_short",), 1),
-    "which thing": (("ask_thing",), 1),
-    "nzuri": (("sw_good",), 2),
-    "mbaya": (("sw_bad",), 2),
-    "kawaida": (("sw_plain",), 2),
+    "private message": (("text", "chat", "phone_set_private"), 4),
+    "advert": (("advert", "phone_set_advert"), 2),
+    "scam": (("scam", "phone_set_scam"), 2),
+    "notice": (("notice", "phone_set_notice"), 2),
+    "mail": (("mail", "phone_set_mail"), 1),
+    "who": (("ask_person", "ask_set_person"), 2),
+    "where": (("ask_place", "ask_set_place"), 2),
+    "when": (("ask_time", "ask_set_time"), 2),
+    "how many": (("ask_number", "ask_set_number"), 2),
+    "what it means": (("ask_meaning", "ask_set_meaning"), 2),
+    "what is short for": (("ask_short", "ask_set_short"), 1),
+    "which thing": (("ask_thing", "ask_set_thing"), 2),
+    "nzuri": (("sw_good", "sw_good_said", "sw_set_nzuri"), 3),
+    "mbaya": (("sw_bad", "sw_bad_said", "sw_set_mbaya"), 3),
+    "kawaida": (("sw_plain", "sw_plain_said", "sw_set_kawaida"), 4),
 }
 
 
@@ -80,6 +77,8 @@ class Labeller(Writer):
         """How texts of a rule are typed."""
         if rule.startswith("ask_"):
             return lambda text: set_apart(capitalised(text)) if self.grammar.chance(0.4) else capitalised(text)
+        if rule.startswith("phone_"):
+            return str
         if rule.startswith("op_"):
             return lambda text: self.reviewed(text, apart=0.5)
         prefixes = {"sv_": self.customer, "ev_": self.mailed, "sw_": self.tweeted}

@@ -44,7 +44,7 @@ written by scripts/make_text_labels.py; the head that named the labels is not pa
 
 | | before | after |
 |---|---|---|
-| nats per token, on the held-out documents above | {before:.3f} | {validation_loss:.3f} |
+| nats per token, on the held-out documents above | {before:.3f} | {text_loss:.3f} |
 | perplexity | {before_perplexity:.1f} | {perplexity:.1f} |
 | right labels of {held_out_texts:,} texts that were not learned | | {label_accuracy:.1%} |
 """

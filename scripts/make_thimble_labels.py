@@ -89,13 +89,16 @@ class Lesson:
 
     @torch.no_grad()
     def evaluate(self) -> tuple[dict[str, float], list[float]]:
-        """The figures of the held-out text, and loss and accuracy on the labelled texts that are not learned from."""
+        """The figures of the held-out text, loss and accuracy on the labelled texts that are not learned from, and as
+        the validation loss what is trained: both losses together."""
         metrics, _ = self.corpus.evaluate()
         rows = self.held_out
         parts = [self.label_loss(rows[i : i + 64]) for i in range(0, len(rows), 64)]
         metrics["label_loss"] = sum(float(part.total) for part in parts) / len(rows)
         metrics["label_accuracy"] = sum(int(part.correct) for part in parts) / len(rows)
-        return metrics, [-metrics["validation_loss"] - self.options["weight"] * metrics["label_loss"]]
+        metrics["text_loss"] = metrics["validation_loss"]
+        metrics["validation_loss"] += self.options["weight"] * metrics["label_loss"]
+        return metrics, [-metrics["validation_loss"]]
 
 
 def teach(base: Path, data: list[str], labels: Path, out: Path, options: dict[str, Any]) -> bool:
@@ -139,7 +142,7 @@ def teach(base: Path, data: list[str], labels: Path, out: Path, options: dict[st
     load_best(out, lesson.model, progress.best_step)
     metrics, _ = lesson.evaluate()
     before = json.loads((out / "history.jsonl").read_text(encoding="utf-8").splitlines()[0])
-    told = {"before": before["validation_loss"], "labels": len(lesson.names), "texts": len(lesson.learned), **metrics}
+    told = {"before": before["text_loss"], "labels": len(lesson.names), "texts": len(lesson.learned), **metrics}
     told["tokens"] = lesson.config.tokens
     told["held_out_texts"] = len(lesson.held_out)
     (out / "metrics.json").write_text(json.dumps(told, indent=1), encoding="utf-8")

@@ -126,7 +126,21 @@ def test_every_slot_names_a_rule(make_text: ModuleType) -> None:
     drawn = {*make_text.SHARES, *make_text.QUESTIONS, "good", "bad"} | {rule for names, _ in labels for rule in names}
     assert set(rules) - slots <= drawn, "rules that nothing draws"
     parts = [make_text.table(file)[part] for file in make_text.GRAMMARS for part in ("words", "frames")]
-    assert sum(map(len, parts)) == len(rules), "two grammars have a rule of the same name"
+    in_sets = [make_text.sets(file, prefix) for file, prefix in make_text.SETS.items()]
+    assert sum(map(len, parts + in_sets)) == len(rules), "two grammars have a rule of the same name"
+
+
+def test_sets_hold_one_text_of_each_label(make_text: ModuleType) -> None:
+    for file in make_text.SETS:
+        lines = (SCRIPTS / "sets" / file).read_text(encoding="utf-8").splitlines()
+        labels = [line.split("\t")[0] for line in lines]
+        kinds = sorted(set(labels))
+        for at in range(0, len(lines), len(kinds)):
+            assert sorted(labels[at : at + len(kinds)]) == kinds, f"{file}:{at + 1}"
+        words = [re.sub(r"\W+", " ", line.lower()) for line in lines]
+        assert len(set(words)) == len(words), file
+        strange = [line for line in lines if re.search(r"; | / |\{(?!#\d+-\d+\}|name\}|day\}|month\})", line)]
+        assert not strange, file
 
 
 def test_the_grammar_is_wide(make_text: ModuleType, tasks) -> None:
@@ -382,7 +396,9 @@ def test_labelled_texts(scripts: None) -> None:
     assert len({text for text, _ in rows}) == len(rows)
     assert {label for _, label in rows} == set(module.LABELS)
     assert not [text for text, _ in rows if re.search(r"[{}|]|^\s|\s$", text)]
-    assert not [text for text, _ in rows if re.search(OFFENSIVE, text.lower())]
+    swahili = ("nzuri", "mbaya", "kawaida")  # where nazi is a coconut
+    english = [text for text, label in rows if label not in swahili]
+    assert not [text for text in english if re.search(OFFENSIVE, text.lower())]
 
 
 def test_labelled_texts_are_written_by_the_rules_of_their_label(scripts: None, monkeypatch: pytest.MonkeyPatch) -> None:
