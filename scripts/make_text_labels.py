@@ -1,4 +1,4 @@
-"""Write short texts with labels, from the grammars of make_text.py: what a base model learns to tell apart.
+"""Write short texts with labels, from the grammars and sets of make_text.py: what a base model learns to tell apart.
 
     python scripts/make_text_labels.py OUT.csv --texts 120000 --seed 7 --data FOLDER
 
@@ -78,7 +78,7 @@ class Labeller(Writer):
         if rule.startswith("ask_"):
             return lambda text: set_apart(capitalised(text)) if self.grammar.chance(0.4) else capitalised(text)
         if rule.startswith("phone_"):
-            return str
+            return str  # they were written as one types on a phone
         if rule.startswith("op_"):
             return lambda text: self.reviewed(text, apart=0.5)
         prefixes = {"sv_": self.customer, "ev_": self.mailed, "sw_": self.tweeted}
