@@ -6,7 +6,7 @@
 Every line of OUT.jsonl is {"text": ..., "kind": ...}. Frames and words come from make_text.yaml, those of opinions,
 customers' messages and Swahili from make_text_opinion.yaml, make_text_service.yaml and make_text_swahili.yaml, the
 facts and words of the instructions from make_text_facts.yaml; the answers are computed (make_text_tasks.py). What
-make_text_mail.yaml and the folder sets add is for make_text_labels.py alone. The same seed writes the same bytes. No
+make_text_mail.yaml and the folder written add is for make_text_labels.py alone. The same seed writes the same bytes. No
 document is written twice, and none that shares text with the sample of the repository or, where --data names their
 folder, with the sets that models are measured on: such a document is drawn afresh. --check reports the documents of a
 file that do.
@@ -35,7 +35,11 @@ GRAMMARS = (
     "make_text_mail.yaml",
     "make_text_swahili.yaml",
 )
-SETS = {  # file of the folder sets, where texts with all labels are about the same thing: how its rules' names begin
+WRITTEN = {  # file of the folder written, texts that stand behind their label: how the names of its rules begin
+    "inbox.tsv": "ev_inbox_",
+    "reviews.tsv": "op_review_",
+    "posts.tsv": "sw_post_",
+    # in sets: about one thing, in many of the same words, a text of each label
     "mail.tsv": "ev_set_",
     "films.tsv": "op_set_",
     "phone.tsv": "phone_set_",
@@ -66,14 +70,14 @@ def table(name: str) -> dict:
 def rules() -> dict[str, str]:
     """The rules of all grammars together, by name."""
     parts = [table(file)[part] for file in GRAMMARS for part in ("words", "frames")]
-    parts += [sets(file, prefix) for file, prefix in SETS.items()]
+    parts += [written(file, prefix) for file, prefix in WRITTEN.items()]
     return {name: rule for part in parts for name, rule in part.items()}
 
 
-def sets(file: str, prefix: str) -> dict[str, str]:
-    """The rules of a file of sets: for each label, the texts that it stands before."""
+def written(file: str, prefix: str) -> dict[str, str]:
+    """The rules of a file of texts: for each label, the texts that it stands before."""
     texts: dict[str, list[str]] = {}
-    for line in (FOLDER / "sets" / file).read_text(encoding="utf-8").splitlines():
+    for line in (FOLDER / "written" / file).read_text(encoding="utf-8").splitlines():
         label, text = line.split("\t")
         texts.setdefault(prefix + label, []).append(text)
     return {name: "\n".join(rule) for name, rule in texts.items()}

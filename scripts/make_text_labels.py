@@ -1,4 +1,4 @@
-"""Write short texts with labels, from the grammars and sets of make_text.py: what a base model learns to tell apart.
+"""Write short texts with labels, from the rules of make_text.py: what a base model learns to tell apart.
 
     python scripts/make_text_labels.py OUT.csv --texts 120000 --seed 7 --data FOLDER
 
@@ -22,17 +22,17 @@ from make_text_check import Checker, evaluation_texts
 from make_text_grammar import capitalised
 
 LABELS = {  # label: rules of the grammars that write such a text, and its share relative to the others
-    "complaint": (("sv_complaint", "ev_complaint_mail", "ev_complaint_mail", "ev_complaint_mail"), 16),
-    "question to a company": (("sv_question", "ev_question_mail", "ev_question_mail"), 10),
-    "praise": (("sv_praise", "ev_praise_mail", "ev_praise_mail", "ev_praise_mail"), 16),
-    "change": (("sv_change", "ev_change_mail", "ev_change_mail"), 12),
+    "complaint": (("sv_complaint", *["ev_complaint_mail"] * 3, *["ev_inbox_complaint"] * 3), 20),
+    "question to a company": (("sv_question", *["ev_question_mail"] * 3, *["ev_inbox_question"] * 3), 10),
+    "praise": (("sv_praise", *["ev_praise_mail"] * 3, *["ev_inbox_praise"] * 3), 20),
+    "change": (("sv_change", *["ev_change_mail"] * 3, *["ev_inbox_change"] * 3), 12),
     "order": (("sv_order",), 1),
     "apology": (("sv_sorry",), 1),
     "confirmation": (("sv_confirm",), 1),
     "idea": (("sv_idea",), 1),
     "offer": (("sv_offer",), 1),
-    "good work": (("op_good_line", "op_good_said", "op_set_good"), 16),
-    "bad work": (("op_bad_line", "op_bad_said", "op_set_bad"), 16),
+    "good work": (("op_good_line", "op_good_said", "op_set_good", "op_review_good"), 16),
+    "bad work": (("op_bad_line", "op_bad_said", "op_set_bad", "op_review_bad"), 16),
     "good visit or purchase": (("good",), 2),
     "bad visit or purchase": (("bad",), 2),
     "private message": (("text", "chat", "phone_set_private"), 4),
@@ -47,9 +47,9 @@ LABELS = {  # label: rules of the grammars that write such a text, and its share
     "what it means": (("ask_meaning", "ask_set_meaning"), 2),
     "what is short for": (("ask_short", "ask_set_short"), 1),
     "which thing": (("ask_thing", "ask_set_thing"), 2),
-    "nzuri": (("sw_good", "sw_good_said", "sw_set_nzuri"), 3),
-    "mbaya": (("sw_bad", "sw_bad_said", "sw_set_mbaya"), 3),
-    "kawaida": (("sw_plain", "sw_plain_said", "sw_set_kawaida"), 4),
+    "nzuri": (("sw_good", "sw_good_said", "sw_set_nzuri", "sw_post_nzuri"), 3),
+    "mbaya": (("sw_bad", "sw_bad_said", "sw_set_mbaya", "sw_post_mbaya"), 3),
+    "kawaida": (("sw_plain", "sw_plain_said", "sw_set_kawaida", "sw_post_kawaida"), 4),
 }
 
 

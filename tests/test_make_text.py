@@ -126,17 +126,22 @@ def test_every_slot_names_a_rule(make_text: ModuleType) -> None:
     drawn = {*make_text.SHARES, *make_text.QUESTIONS, "good", "bad"} | {rule for names, _ in labels for rule in names}
     assert set(rules) - slots <= drawn, "rules that nothing draws"
     parts = [make_text.table(file)[part] for file in make_text.GRAMMARS for part in ("words", "frames")]
-    in_sets = [make_text.sets(file, prefix) for file, prefix in make_text.SETS.items()]
-    assert sum(map(len, parts + in_sets)) == len(rules), "two grammars have a rule of the same name"
+    written = [make_text.written(file, prefix) for file, prefix in make_text.WRITTEN.items()]
+    assert sum(map(len, parts + written)) == len(rules), "two grammars have a rule of the same name"
 
 
 def test_sets_hold_one_text_of_each_label(make_text: ModuleType) -> None:
-    for file in make_text.SETS:
-        lines = (SCRIPTS / "sets" / file).read_text(encoding="utf-8").splitlines()
+    for file in (file for file, prefix in make_text.WRITTEN.items() if prefix.endswith("_set_")):
+        lines = (SCRIPTS / "written" / file).read_text(encoding="utf-8").splitlines()
         labels = [line.split("\t")[0] for line in lines]
         kinds = sorted(set(labels))
         for at in range(0, len(lines), len(kinds)):
             assert sorted(labels[at : at + len(kinds)]) == kinds, f"{file}:{at + 1}"
+
+
+def test_what_was_written_one_by_one_is_written_once(make_text: ModuleType) -> None:
+    for file in make_text.WRITTEN:
+        lines = (SCRIPTS / "written" / file).read_text(encoding="utf-8").splitlines()
         words = [re.sub(r"\W+", " ", line.lower()) for line in lines]
         assert len(set(words)) == len(words), file
         strange = [line for line in lines if re.search(r"; | / |\{(?!#\d+-\d+\}|name\}|day\}|month\})", line)]

@@ -1,12 +1,7 @@
 import csv
-import importlib.util
-import random
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,7 +12,6 @@ from sklearn.pipeline import make_pipeline
 
 REPOSITORY = Path(__file__).parents[1]
 SAMPLE = REPOSITORY / "src" / "gptailor" / "assets" / "sample"
-SCRIPT = REPOSITORY / "scripts" / "make_sample.py"
 
 Rows = list[tuple[str, str]]
 
@@ -57,23 +51,10 @@ def default_split(labels: list[str], seed: int) -> tuple[np.ndarray, np.ndarray]
     return train, test
 
 
-def test_script_writes_the_same_bytes(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, SCRIPT, tmp_path], check=True)
-    assert (tmp_path / "messages.csv").read_bytes() == (SAMPLE / "messages.csv").read_bytes()
-
-
 def test_rows_per_label_are_those_of_the_readme(rows: Rows) -> None:
     table = re.findall(r"^\| `(\w+)` \| (\d+) \|", (SAMPLE / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert Counter(label for _, label in rows) == {label: int(count) for label, count in table}
     assert len(table) == 4
-    assert len(rows) == 1200
-
-
-def test_hand_written_messages_are_part_of_the_set(rows: Rows) -> None:
-    handwritten = read("handwritten.csv")
-    assert len(handwritten) == 233
-    assert set(handwritten) <= set(rows)
-    assert min(Counter(label for _, label in handwritten).values()) >= 40
 
 
 def test_no_message_occurs_twice(rows: Rows) -> None:
@@ -81,7 +62,7 @@ def test_no_message_occurs_twice(rows: Rows) -> None:
 
 
 def test_no_near_duplicates(similarity: np.ndarray) -> None:
-    assert similarity.max() <= 0.6
+    assert similarity.max() <= 0.4
 
 
 def test_no_test_message_has_a_near_duplicate_in_training(rows: Rows, similarity: np.ndarray) -> None:
@@ -98,7 +79,7 @@ def test_messages_are_filled_in_and_name_nobody(rows: Rows) -> None:
 
 
 def test_word_statistics_learn_it_but_do_not_solve_it(rows: Rows) -> None:
-    """Around 89 %: far above the commonest label (31 %), with room left for a model that reads the order of words."""
+    """Around 86 %: far above the commonest label (31 %), with room left for a model that knows more words."""
     texts, labels = np.array([text for text, _ in rows]), np.array([label for _, label in rows])
     train, test = default_split(labels.tolist(), seed=123)
     model = make_pipeline(
@@ -106,31 +87,3 @@ def test_word_statistics_learn_it_but_do_not_solve_it(rows: Rows) -> None:
     )
     accuracy = model.fit(texts[train], labels[train]).score(texts[test], labels[test])
     assert 0.8 < accuracy < 0.97
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_sample", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_event_in_all_its_forms(script: ModuleType) -> None:
-    with_verb = script.event("the driver > they | leave/left the box outside", "bad")
-    assert with_verb["bad"] == "the driver left the box outside"
-    assert with_verb["bad_not"] == "the driver did not leave the box outside"
-    assert with_verb["bad_why"] == "did the driver leave the box outside"
-    assert with_verb["bad_no"] == "they did not"
-    with_to_be = script.event("your colleague > they | was rude", "bad")
-    assert with_to_be["bad_base"] == "be rude"
-    assert with_to_be["bad_not"].split() == ["your", "colleague", "was", "not", "rude"]
-    assert with_to_be["bad_yes"] == "they were"
-
-
-def test_deck_deals_every_card_before_it_repeats_one(script: ModuleType) -> None:
-    deck = script.Deck("abcde", random.Random(1))
-    assert sorted(deck.deal() for _ in range(5)) == list("abcde")
-    assert "b" not in {deck.deal(taken="b") for _ in range(20)}
