@@ -1,4 +1,4 @@
-"""Write text for pretraining a small model: messages, adverts, opinions, questions, instructions with answers.
+"""Write text for pretraining a small model: messages, adverts, opinions, questions, answers, some Swahili.
 
     python scripts/make_text.py OUT.jsonl --documents 200000 --seed 1 --data FOLDER
     python scripts/make_text.py --check FILE... --data FOLDER
@@ -6,10 +6,10 @@
 Every line of OUT.jsonl is {"text": ..., "kind": ...}. Frames and words come from make_text.yaml, those of opinions,
 customers' messages and Swahili from make_text_opinion.yaml, make_text_service.yaml and make_text_swahili.yaml, the
 facts and words of the instructions from make_text_facts.yaml; the answers are computed (make_text_tasks.py). What
-make_text_mail.yaml and the folder written add is for make_text_labels.py alone. The same seed writes the same bytes. No
-document is written twice, and none that shares text with the sample of the repository or, where --data names their
-folder, with the sets that models are measured on: such a document is drawn afresh. --check reports the documents of a
-file that do.
+make_text_mail.yaml and the folder written add, and the rules ..._said, are for make_text_labels.py alone. The same seed
+writes the same bytes. No document is written twice, and none that shares text with the sample of the repository or,
+where --data names their folder, with the sets that models are measured on: such a document is drawn afresh. --check
+reports the documents of a file that do.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def report(files: list[Path], data: Path | None) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Write English text for pretraining a small model.")
+    parser = argparse.ArgumentParser(description="Write text for pretraining a small model.")
     parser.add_argument("out", type=Path, nargs="?", help="the jsonl file to write")
     parser.add_argument("--documents", type=int, default=200_000, help="how many (default 200000)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed writes the same text (default 1)")

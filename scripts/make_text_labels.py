@@ -1,6 +1,6 @@
 """Write short texts with labels, from the rules of make_text.py: what a base model learns to tell apart.
 
-    python scripts/make_text_labels.py OUT.csv --texts 120000 --seed 7 --data FOLDER
+    python scripts/make_text_labels.py OUT.csv --texts 400000 --seed 7 --data FOLDER
 
 Every row of OUT.csv is a text and what it is: the wish of a customer, the opinion on a film or a purchase, what a
 question asks for, what kind of message it is, the mood of a Swahili post. The same seed writes the same bytes; no text
@@ -96,7 +96,7 @@ class Labeller(Writer):
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write short texts with labels for a small model.")
     parser.add_argument("out", type=Path, help="the csv file to write")
-    parser.add_argument("--texts", type=int, default=120_000, help="how many (default 120000)")
+    parser.add_argument("--texts", type=int, default=400_000, help="how many (default 400000)")
     parser.add_argument("--seed", type=int, default=7, help="the same seed writes the same texts (default 7)")
     parser.add_argument("--data", type=Path, help="the folder of the evaluation sets")
     options = parser.parse_args()
