@@ -39,9 +39,9 @@ SECOND = """
 
 What is told above is the first stage, of the next token alone. Then the model read {tokens:,} tokens more of the same
 text, and beside them learned to tell {labels} labels of {texts:,} short texts apart at their last token, with
-{drop:.0%} of their tokens left out at random; the mean loss of these texts counted {weight} times as much as the mean loss
-of the tokens. The texts are written by scripts/make_text_labels.py; the head that named the labels is not part of the
-model.
+{drop:.0%} of their tokens left out at random; the mean loss of these texts counted {weight} times as much as the mean
+loss of the tokens. The texts are written by scripts/make_text_labels.py; the head that named the labels is not part of
+the model.
 
 | | before | after |
 |---|---|---|
