@@ -16,16 +16,12 @@ SAMPLE = REPOSITORY / "src" / "gptailor" / "assets" / "sample"
 Rows = list[tuple[str, str]]
 
 
-def read(name: str) -> Rows:
-    with (SAMPLE / name).open(encoding="utf-8", newline="") as file:
+@pytest.fixture(scope="module")
+def rows() -> Rows:
+    with (SAMPLE / "messages.csv").open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         assert reader.fieldnames == ["text", "label"]
         return [(row["text"], row["label"]) for row in reader]
-
-
-@pytest.fixture(scope="module")
-def rows() -> Rows:
-    return read("messages.csv")
 
 
 @pytest.fixture(scope="module")
