@@ -1,6 +1,6 @@
 """Write short texts with labels, from the rules of make_text.py: what a base model learns to tell apart.
 
-    python scripts/make_text_labels.py OUT.csv --texts 400000 --seed 7 --data FOLDER
+    python scripts/make_text_labels.py OUT.csv --texts 420000 --seed 8 --data FOLDER
 
 Every row of OUT.csv is a text and what it is: the wish of a customer, the opinion on a film or a purchase, what a
 question asks for, what kind of message it is, the mood of a Swahili post. The same seed writes the same bytes; no text
@@ -22,17 +22,17 @@ from make_text_check import Checker, evaluation_texts
 from make_text_grammar import capitalised
 
 LABELS = {  # label: rules of the grammars that write such a text, and its share relative to the others
-    "complaint": (("sv_complaint", *["ev_complaint_mail"] * 3, *["ev_inbox_complaint"] * 3), 20),
-    "question to a company": (("sv_question", *["ev_question_mail"] * 3, *["ev_inbox_question"] * 3), 10),
-    "praise": (("sv_praise", *["ev_praise_mail"] * 3, *["ev_inbox_praise"] * 3), 20),
-    "change": (("sv_change", *["ev_change_mail"] * 3, *["ev_inbox_change"] * 3), 12),
+    "complaint": (("sv_complaint", *["ev_complaint_mail"] * 3, *["ev_inbox_complaint"] * 4), 20),
+    "question to a company": (("sv_question", *["ev_question_mail"] * 3, *["ev_inbox_question"] * 4), 10),
+    "praise": (("sv_praise", *["ev_praise_mail"] * 3, *["ev_inbox_praise"] * 4), 20),
+    "change": (("sv_change", *["ev_change_mail"] * 3, *["ev_inbox_change"] * 4), 12),
     "order": (("sv_order",), 1),
     "apology": (("sv_sorry",), 1),
     "confirmation": (("sv_confirm",), 1),
     "idea": (("sv_idea",), 1),
     "offer": (("sv_offer",), 1),
-    "good work": (("op_good_line", "op_good_said", "op_set_good", "op_review_good"), 16),
-    "bad work": (("op_bad_line", "op_bad_said", "op_set_bad", "op_review_bad"), 16),
+    "good work": (("op_good_line", "op_good_said", "op_set_good", *["op_review_good"] * 2), 16),
+    "bad work": (("op_bad_line", "op_bad_said", "op_set_bad", *["op_review_bad"] * 2), 16),
     "good visit or purchase": (("good",), 2),
     "bad visit or purchase": (("bad",), 2),
     "private message": (("text", "chat", "phone_set_private"), 4),
@@ -47,9 +47,9 @@ LABELS = {  # label: rules of the grammars that write such a text, and its share
     "what it means": (("ask_meaning", "ask_set_meaning"), 2),
     "what is short for": (("ask_short", "ask_set_short"), 1),
     "which thing": (("ask_thing", "ask_set_thing"), 2),
-    "nzuri": (("sw_good", "sw_good_said", "sw_set_nzuri", "sw_post_nzuri"), 3),
-    "mbaya": (("sw_bad", "sw_bad_said", "sw_set_mbaya", "sw_post_mbaya"), 3),
-    "kawaida": (("sw_plain", "sw_plain_said", "sw_set_kawaida", "sw_post_kawaida"), 4),
+    "nzuri": (("sw_good", "sw_good_said", "sw_set_nzuri", *["sw_post_nzuri"] * 3), 4),
+    "mbaya": (("sw_bad", "sw_bad_said", "sw_set_mbaya", *["sw_post_mbaya"] * 3), 4),
+    "kawaida": (("sw_plain", "sw_plain_said", "sw_set_kawaida", *["sw_post_kawaida"] * 3), 6),
 }
 
 
@@ -96,8 +96,8 @@ class Labeller(Writer):
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write short texts with labels for a small model.")
     parser.add_argument("out", type=Path, help="the csv file to write")
-    parser.add_argument("--texts", type=int, default=400_000, help="how many (default 400000)")
-    parser.add_argument("--seed", type=int, default=7, help="the same seed writes the same texts (default 7)")
+    parser.add_argument("--texts", type=int, default=420_000, help="how many (default 420000)")
+    parser.add_argument("--seed", type=int, default=8, help="the same seed writes the same texts (default 8)")
     parser.add_argument("--data", type=Path, help="the folder of the evaluation sets")
     options = parser.parse_args()
     checker = Checker(evaluation_texts(options.data))

@@ -37,18 +37,21 @@ them. The weights are offered under Apache-2.0.
 SECOND = """
 ## The second stage
 
-What is told above is the first stage, of the next token alone. Then the model read {tokens:,} tokens more of the same
-text, and beside them learned to tell {labels} labels of {texts:,} short texts apart at their last token, with
-{drop:.0%} of their tokens left out at random; the mean loss of these texts counted {weight} times as much as the mean
-loss of the tokens. The texts are written by scripts/make_text_labels.py; the head that named the labels is not part of
-the model.
+What is told above is the first stage, of the next token alone. Then the model read more of the same text, and beside
+it learned to tell {labels} labels of short texts apart at their last token, with {drop:.0%} of their tokens left out at
+random; the mean loss of these texts counted {weight} times as much as the mean loss of the tokens. The texts are
+written by scripts/make_text_labels.py; the head that named the labels is not part of the model.
 
-| | before | after |
-|---|---|---|
-| nats per token, on the held-out documents above | {before:.3f} | {text_loss:.3f} |
-| perplexity | {before_perplexity:.1f} | {perplexity:.1f} |
-| right labels of {held_out_texts:,} texts that were not learned | | {label_accuracy:.1%} |
+| round | tokens of text | perplexity before | after | labelled texts | right labels of held-out ones |
+|---|---|---|---|---|---|
+{rounds}
+
+The perplexity is that of held-out documents of that text.
 """
+ROUND = (
+    "| {round} | {tokens:,} | {before_perplexity:.1f} | {perplexity:.1f} | {texts:,} |"
+    " {label_accuracy:.1%} of {held_out_texts:,} |"
+)
 SHIPPED = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 
 
@@ -59,8 +62,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/thimble"), help="folder of the training run")
     arguments = parser.parse_args()
     recipe = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-    own, labels = recipe["own"], recipe["labels"]
-    beside, taught = arguments.run.with_name, arguments.run.with_name(f"{arguments.run.name}-taught")
+    own, labels, beside = recipe["own"], recipe["labels"], arguments.run.with_name
     documents = ["--documents", str(own["documents"]), "--seed", str(own["seed"])]
     written = write("make_text.py", documents, beside("thimble-own.jsonl"), arguments.measured)
     data = [f"{arguments.text / source['file']}@{source['weight']}" for source in recipe["sources"]]
@@ -69,12 +71,14 @@ def main() -> None:
         train(data, recipe["options"], arguments.run)
     texts = ["--texts", str(labels["texts"]), "--seed", str(labels["seed"])]
     labelled = write("make_text_labels.py", texts, beside("thimble-labels.csv"), arguments.measured)
-    if not (finished(arguments.run) and teach(arguments.run, data, labelled, taught, labels["options"])):
-        sys.exit("not finished: the same command goes on")
+    runs = [arguments.run, *(beside(f"{arguments.run.name}-taught-{i + 1}") for i in range(len(labels["rounds"])))]
+    for base, taught, options in zip(runs, runs[1:], labels["rounds"], strict=False):
+        if not (finished(base) and (finished(taught) or teach(base, data, labelled, taught, options))):
+            sys.exit("not finished: the same command goes on")
     PLACE.mkdir(exist_ok=True)
     for name in SHIPPED:
-        shutil.copyfile(taught / name, PLACE / name)
-    (PLACE / "README.md").write_text(card(recipe, arguments.run, taught), encoding="utf-8")
+        shutil.copyfile(runs[-1] / name, PLACE / name)
+    (PLACE / "README.md").write_text(card(recipe, runs), encoding="utf-8")
     print(f"thimble is in {PLACE}")
 
 
@@ -103,13 +107,17 @@ def train(data: list[str], options: dict[str, object], run: Path) -> None:
         sys.exit("the training failed")
 
 
-def card(recipe: dict, run: Path, taught: Path) -> str:
-    """The card of the first stage, with what the second did and the credits."""
-    told, end, _ = (run / "README.md").read_text(encoding="utf-8").rpartition("`report.html` beside this file")
+def card(recipe: dict, runs: list[Path]) -> str:
+    """The card of the first stage, with what the rounds of the second did and the credits."""
+    told, end, _ = (runs[0] / "README.md").read_text(encoding="utf-8").rpartition("`report.html` beside this file")
     assert end, "the card does not end as it used to"
-    metrics = recipe["labels"]["options"] | json.loads((taught / "metrics.json").read_text(encoding="utf-8"))
-    metrics["before_perplexity"] = math.exp(metrics["before"])
-    return told + "`make thimble` repeats both stages.\n" + SECOND.format(**metrics) + credits(recipe)
+    rounds = [json.loads((run / "metrics.json").read_text(encoding="utf-8")) for run in runs[1:]]
+    for number, metrics in enumerate(rounds, 1):
+        metrics |= {"round": number, "before_perplexity": math.exp(metrics["before"])}
+    rows = "\n".join(ROUND.format(**metrics) for metrics in rounds)
+    options = recipe["labels"]["rounds"][-1]
+    second = SECOND.format(labels=rounds[-1]["labels"], rounds=rows, **options)
+    return told + "`make thimble` repeats both stages.\n" + second + credits(recipe)
 
 
 def credits(recipe: dict) -> str:

@@ -20,12 +20,11 @@ from gptailor.config import BaseConfig, load_config
 from gptailor.data.batching import collate, shuffled
 from gptailor.model.head import Classifier
 from gptailor.model.precision import compute_in
-from gptailor.tasks.base import corpus_of, store_of
+from gptailor.tasks.base import corpus_of, optimizer_of, store_of
 from gptailor.tasks.corpus import parse_sources
 from gptailor.train.log import RunLog
 from gptailor.train.loop import LoopSettings, stop_on_interrupt, train
 from gptailor.train.losses import Loss, class_loss
-from gptailor.train.optim import adamw
 from gptailor.train.state import Progress, has_state, load_best, load_state
 from gptailor.weights.base import open_base
 from gptailor.weights.folder import save_language_model
@@ -39,8 +38,8 @@ class Lesson:
     """Both texts, and the model that learns from them.
 
     Args:
-        options: of the stage, as make_thimble.yaml has them: steps, rows of text and labelled texts in each, lr, the
-            share of a labelled text's tokens that is left out, and how much the loss of the labels counts.
+        options: of the round, as make_thimble.yaml has them: steps, rows of text and labelled texts in each, optimizer,
+            lr, the share of a labelled text's tokens that is left out, and how much the loss of the labels counts.
     """
 
     def __init__(self, base: Path, data: list[str], labels: Path, out: Path, options: dict[str, Any]) -> None:
@@ -48,7 +47,8 @@ class Lesson:
         opened, sources = open_base(str(base)), parse_sources(data)
         assert opened.tokenizer
         tokens = options["steps"] * options["rows"] * opened.config.context_length
-        given = {"data": data, "base": str(base), "tokens": tokens, "batch_size": options["rows"], "lr": options["lr"]}
+        given = {"data": data, "base": str(base), "tokens": tokens, "batch_size": options["rows"]}
+        given |= {key: options[key] for key in ("optimizer", "lr")}
         self.config = load_config(BaseConfig, None, given)
         self.tokenizer, console = opened.tokenizer, Console(stderr=True)
         stores = [store_of(self.config, source, self.tokenizer, out, console) for source in sources]
@@ -102,10 +102,11 @@ class Lesson:
 
 
 def teach(base: Path, data: list[str], labels: Path, out: Path, options: dict[str, Any]) -> bool:
-    """Runs the stage, or goes on with it; False when it was stopped before its end."""
+    """Runs a round, or goes on with it; False when it was stopped before its end."""
     out.mkdir(parents=True, exist_ok=True)
     lesson = Lesson(base, data, labels, out, options)
-    optimizer, progress, console = adamw(lesson.model, options["lr"], 0.1), Progress(), Console(stderr=True)
+    optimizer = optimizer_of(lesson.config, lesson.model, lesson.corpus.device)
+    progress, console = Progress(), Console(stderr=True)
     if has_state(out):
         progress = load_state(out, lesson.model, optimizer, console.print)
     steps = options["steps"]
@@ -144,7 +145,7 @@ def teach(base: Path, data: list[str], labels: Path, out: Path, options: dict[st
     before = json.loads((out / "history.jsonl").read_text(encoding="utf-8").splitlines()[0])
     told = {"before": before["text_loss"], "labels": len(lesson.names), "texts": len(lesson.learned), **metrics}
     told["tokens"] = lesson.config.tokens
-    told["held_out_texts"] = len(lesson.held_out)
-    (out / "metrics.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    told |= {"held_out_texts": len(lesson.held_out), "finished": True}
     save_language_model(out, lesson.corpus.decoder, lesson.tokenizer, task="base", dtype=torch.bfloat16)
+    (out / "metrics.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
     return True

@@ -19,7 +19,7 @@ from gptailor.train.loop import StopRequest
 from gptailor.weights.base import open_base
 from tests.tiny import BAD, GOOD, sentence
 
-OPTIONS = {"steps": 40, "rows": 2, "texts": 16, "drop": 0.1, "lr": 0.01, "weight": 5}
+OPTIONS = {"steps": 40, "rows": 2, "texts": 16, "optimizer": "adamw", "drop": 0.1, "lr": 0.01, "weight": 5}
 
 
 def test_second_stage_learns_the_labels_and_keeps_the_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +41,7 @@ def test_second_stage_learns_the_labels_and_keeps_the_language(tmp_path: Path, m
     assert metrics["labels"] == 2 and metrics["texts"] == 392 and metrics["held_out_texts"] == 8
     assert metrics["label_accuracy"] == 1.0
     assert metrics["validation_loss"] < metrics["before"] + 0.1  # in nats: guessing would be worse by far more
-    assert metrics["tokens"] == 40 * 2 * 32
+    assert metrics["tokens"] == 40 * 2 * 32 and metrics["finished"]
     opened = open_base(str(out))
     assert opened.tokenizer and opened.load(opened.tokenizer).config.n_layer == 2
     weights = load_file(out / "model.safetensors")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from gptailor.config import BaseConfig, user_path, with_absolute_paths
@@ -117,7 +117,7 @@ def _into_memory(
     device, decoder = choose_device(config.device), Decoder(shape).initialize()
     depth = freeze_as(config, decoder)
     decoder.to(device)
-    groups = _optimizer(config, decoder, device).param_groups
+    groups = optimizer_of(config, decoder, device).param_groups
     work = Workload(
         shape,
         [shape.context_length] * (config.batch_size * config.accumulate),
@@ -219,11 +219,12 @@ def _show(console: Console, corpus: Corpus, sources: list[Source]) -> None:
     console.print(f"[bold]{visible(config.base)}[/]: {told}", highlight=False)
 
 
-def _optimizer(config: BaseConfig, decoder: Decoder, device: torch.device) -> AdamW:
+def optimizer_of(config: BaseConfig, model: nn.Module, device: torch.device) -> AdamW:
+    """The optimizer that the options name, for every trainable weight of ``model``."""
     assert config.lr
     if config.optimizer == "muon":
-        return muon(decoder, config.lr, config.weight_decay, bf16=in_bf16(config.precision, device))
-    return adamw(decoder, config.lr, config.weight_decay)
+        return muon(model, config.lr, config.weight_decay, bf16=in_bf16(config.precision, device))
+    return adamw(model, config.lr, config.weight_decay)
 
 
 def _train(
@@ -231,7 +232,7 @@ def _train(
 ) -> Progress:
     config = corpus.config
     assert config.lr
-    optimizer, progress = _optimizer(config, corpus.decoder, corpus.device), Progress()
+    optimizer, progress = optimizer_of(config, corpus.decoder, corpus.device), Progress()
     if has_state(run.checkpoints):
         progress = load_state(run.checkpoints, corpus.decoder, optimizer, lambda text: show_note(console, text))
     steps = len(corpus.schedule) // config.accumulate
