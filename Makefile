@@ -54,8 +54,8 @@ format: $(READY)  ## format the code
 bench: $(READY)  ## speed and memory against the peers on this machine (hours; ROWS="classify generate" for some)
 	$(BIN)/python benchmarks/run.py $(ROWS)
 
-thimble: $(READY)  ## train the base model that comes with GPTailor (hours on two cores): make thimble TEXT=folder
-	$(BIN)/python scripts/make_thimble.py $(TEXT)
+thimble: $(READY)  ## train the base model that comes with GPTailor (hours on two cores): make thimble TEXT=folder MEASURED=folder
+	$(BIN)/python scripts/make_thimble.py $(TEXT) $(MEASURED)
 
 clean:  ## remove the environments and the runs
 	rm -rf $(VENV) runs mutants benchmarks/.envs benchmarks/.work

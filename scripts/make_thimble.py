@@ -1,15 +1,17 @@
 """Train thimble, the base model that comes with GPTailor, and put it into its place among the assets.
 
-    python scripts/make_thimble.py TEXT [--measured FOLDER] [--run runs/thimble]
+    python scripts/make_thimble.py TEXT MEASURED [--run runs/thimble]
 
-TEXT is the folder of the source files that make_thimble.yaml names; nothing that stands in the data sets of FOLDER is
-written into the project's own text. First it learns the next token (`gptailor train base`), then also to tell labelled
-texts apart (make_thimble_labels.py). Ctrl-C stops the training; the same command goes on.
+TEXT is the folder of the source files that make_thimble.yaml names, MEASURED that of the data sets that models are
+measured on: nothing that stands there is written into the project's own text. First it learns the next token
+(`gptailor train base`), then also to tell labelled texts apart (make_thimble_labels.py), in rounds. Ctrl-C stops the
+training; the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import shutil
@@ -46,7 +48,7 @@ written by scripts/make_text_labels.py; the head that named the labels is not pa
 |---|---|---|---|---|---|
 {rounds}
 
-The perplexity is that of held-out documents of that text.
+The perplexity is that of held-out documents of that text. {note}
 """
 ROUND = (
     "| {round} | {tokens:,} | {before_perplexity:.1f} | {perplexity:.1f} | {texts:,} |"
@@ -58,7 +60,7 @@ SHIPPED = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_conf
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train thimble.")
     parser.add_argument("text", type=Path, help="folder of the source files")
-    parser.add_argument("--measured", type=Path, help="folder of the data sets that models are measured on")
+    parser.add_argument("measured", type=Path, help="folder of the data sets that models are measured on")
     parser.add_argument("--run", type=Path, default=Path("runs/thimble"), help="folder of the training run")
     arguments = parser.parse_args()
     recipe = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
@@ -67,7 +69,7 @@ def main() -> None:
     written = write("make_text.py", documents, beside("thimble-own.jsonl"), arguments.measured)
     data = [f"{arguments.text / source['file']}@{source['weight']}" for source in recipe["sources"]]
     data.append(f"{written}@{own['weight']}")
-    if not finished(arguments.run):
+    if not finished(arguments.run, "README.md"):
         train(data, recipe["options"], arguments.run)
     texts = ["--texts", str(labels["texts"]), "--seed", str(labels["seed"])]
     labelled = write("make_text_labels.py", texts, beside("thimble-labels.csv"), arguments.measured)
@@ -82,18 +84,20 @@ def main() -> None:
     print(f"thimble is in {PLACE}")
 
 
-def finished(run: Path) -> bool:
-    file = run / "metrics.json"
-    return file.exists() and json.loads(file.read_text(encoding="utf-8"))["finished"]
+def finished(run: Path, last: str = "metrics.json") -> bool:
+    """Whether a training was brought to its end; ``last`` is the file that it writes last."""
+    if not (run / last).exists():
+        return False
+    return json.loads((run / "metrics.json").read_text(encoding="utf-8"))["finished"]
 
 
-def write(script: str, numbers: list[str], file: Path, measured: Path | None) -> Path:
+def write(script: str, numbers: list[str], file: Path, measured: Path) -> Path:
     """The project's own text, unless an earlier call has written it."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_suffix(".unfinished")
-        apart = ["--data", str(measured)] if measured else []
-        subprocess.run([sys.executable, str(SCRIPTS / script), str(unfinished), *numbers, *apart], check=True)
+        numbers = [*numbers, "--data", str(measured)]
+        subprocess.run([sys.executable, str(SCRIPTS / script), str(unfinished), *numbers], check=True)
         unfinished.rename(file)
     return file
 
@@ -103,7 +107,11 @@ def train(data: list[str], options: dict[str, object], run: Path) -> None:
     flags = [part for key, value in options.items() for part in ("--" + key.replace("_", "-"), str(value))]
     resume = ["--resume"] if (run / "run.yaml").exists() else []
     command = [sys.executable, "-m", "gptailor", "train", "base", *data, *flags, "--out", str(run), *resume]
-    if subprocess.run(command).returncode not in (0, 130):
+    training = subprocess.Popen(command)
+    while training.poll() is None:
+        with contextlib.suppress(KeyboardInterrupt):  # the training has it too: it finishes its step and saves
+            training.wait()
+    if training.returncode not in (0, 130):
         sys.exit("the training failed")
 
 
@@ -116,7 +124,7 @@ def card(recipe: dict, runs: list[Path]) -> str:
         metrics |= {"round": number, "before_perplexity": math.exp(metrics["before"])}
     rows = "\n".join(ROUND.format(**metrics) for metrics in rounds)
     options = recipe["labels"]["rounds"][-1]
-    second = SECOND.format(labels=rounds[-1]["labels"], rounds=rows, **options)
+    second = SECOND.format(labels=rounds[-1]["labels"], rounds=rows, note=recipe["labels"]["note"], **options)
     return told + "`make thimble` repeats both stages.\n" + second + credits(recipe)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from gptailor.model.head import Classifier
 from gptailor.model.precision import compute_in
 from gptailor.tasks.base import corpus_of, optimizer_of, store_of
 from gptailor.tasks.corpus import parse_sources
+from gptailor.tasks.run import digest
+from gptailor.train.durable import put_in_place
 from gptailor.train.log import RunLog
 from gptailor.train.loop import LoopSettings, stop_on_interrupt, train
 from gptailor.train.losses import Loss, class_loss
@@ -102,8 +105,18 @@ class Lesson:
 
 
 def teach(base: Path, data: list[str], labels: Path, out: Path, options: dict[str, Any]) -> bool:
-    """Runs a round, or goes on with it; False when it was stopped before its end."""
+    """Runs a round, or goes on with it; False when it was stopped before its end.
+
+    Raises:
+        SystemExit: ``out`` holds a round that began otherwise.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    begins = {"options": options, "base": digest(base / "model.safetensors"), "labels": digest(labels), "data": data}
+    begun = out / "begins.json"
+    if not begun.exists():
+        write(begun, begins)
+    elif json.loads(begun.read_text(encoding="utf-8")) != begins:
+        sys.exit(f"{out} holds a round of another base, other texts or other options: remove it to begin anew")
     lesson = Lesson(base, data, labels, out, options)
     optimizer = optimizer_of(lesson.config, lesson.model, lesson.corpus.device)
     progress, console = Progress(), Console(stderr=True)
@@ -147,5 +160,12 @@ def teach(base: Path, data: list[str], labels: Path, out: Path, options: dict[st
     told["tokens"] = lesson.config.tokens
     told |= {"held_out_texts": len(lesson.held_out), "finished": True}
     save_language_model(out, lesson.corpus.decoder, lesson.tokenizer, task="base", dtype=torch.bfloat16)
-    (out / "metrics.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    write(out / "metrics.json", told)
     return True
+
+
+def write(file: Path, value: dict[str, Any]) -> None:
+    """A JSON file, whole or not at all."""
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    put_in_place(unfinished, file)

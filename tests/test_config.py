@@ -11,7 +11,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptailor.config import ClassifierConfig, dump_config, group_of, grouped_options, load_config, read_yaml
+from gptailor.config import (
+    ClassifierConfig,
+    dump_config,
+    group_of,
+    grouped_options,
+    load_config,
+    read_yaml,
+    with_absolute_paths,
+)
 from gptailor.errors import UserError
 
 TEXT = st.text(max_size=20) | st.sampled_from(["none", "null", "yes", "1e-4", "007", "a: b", "# c", "été", "\x85\r\n"])
@@ -298,3 +306,14 @@ def test_a_configuration_that_is_a_trap_is_refused(tmp_path: Path, text: str, to
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(UserError, match=told):
         read_yaml(tmp_path / "run.yaml")
+
+
+def test_a_folder_called_thimble_does_not_hide_the_bundled_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "thimble").mkdir()
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for base, resolved in (("thimble", "thimble"), ("mine", str(tmp_path / "mine"))):
+        config = load_config(ClassifierConfig, None, {"data": "x.csv", "base": base})
+        assert with_absolute_paths(config).base == resolved

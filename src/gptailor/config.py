@@ -22,7 +22,7 @@ DEEPEST_YAML = 20  # lists and mappings inside each other
 
 
 def option(default: Any, description: str, *, group: str, **limits: Any) -> Any:
-    """A configuration field: ``limits`` are pydantic's (``ge``, ``gt``, ``le``, ``lt``)."""
+    """A configuration field: ``limits`` are pydantic's (``ge``, ``lt``, ``min_length``)."""
     return Field(default, description=description, json_schema_extra={"group": group}, **limits)
 
 
@@ -337,8 +337,12 @@ class BaseConfig(RunConfig):
     precision: Literal["fp32", "bf16", "auto"] = option(
         "auto", "arithmetic of the matrix products; auto: bf16 where the processor is good at it", group="Training"
     )
-    sample: str = option("The", "a text that is continued at each evaluation", group="Training")
+    sample: str = option("The", "a text that is continued at each evaluation", group="Training", min_length=1)
+    evaluate_every: int | None = option(
+        None, "optimizer steps between evaluations [default: a twentieth of all]", group="Training", ge=1
+    )
 
+    out: str | None = option(None, "the model folder to write [default: runs/base]", group="Run")
     save_in: Literal["fp32", "bf16"] = option("fp32", "precision of the weights in the model folder", group="Run")
 
 
@@ -414,6 +418,7 @@ def with_absolute_paths(config: Config) -> Config:
     """The same options with every file and folder that exists named from the root, so that a recipe works anywhere."""
     names = [name for name in ("data", "validation", "test", "base", "tokenizer", "template") if hasattr(config, name)]
     values = {name: getattr(config, name) for name in names}
+    values |= {"base": None} if values["base"] == "thimble" else {}  # the bundled one, also beside a folder of its name
     paths = {name: user_path(value) for name, value in values.items() if isinstance(value, str)}
     return config.model_copy(update={name: str(path.resolve()) for name, path in paths.items() if path.exists()})
 

@@ -307,6 +307,13 @@ def show_base(console: Console, metrics: Mapping[str, Any], folder: Path) -> Non
         show_resume(console, folder, "base")
 
 
+def show_dropped(console: Console, file: dict[str, Any]) -> None:
+    """Which lines of a file of documents were not used; ``file`` is one of a receipt's files."""
+    for entry in file["dropped"]:
+        told = f"{entry['count']:,} × {entry['reason']} ({listing(entry['lines'], 5)})"
+        console.print(f"[yellow]left out:[/] {visible(told)}", highlight=False)
+
+
 def show_note(console: Console, text: str) -> None:
     """Something that the user should know of and that stops nothing."""
     console.print(f"[yellow]note:[/] {visible(text)}", highlight=False)

@@ -52,7 +52,7 @@ def test_each_line_is_a_document_with_its_place(tmp_path: Path) -> None:
         Document("  three ", f"{path}:2"),
         Document("сало 🍯", f"{path}:4"),
     ]
-    assert all(document.ends for document in given)
+    assert not any(document.passage for document in given)
     file = receipt["files"][0]
     assert (file["path"], file["format"], file["bytes"]) == (str(path), "jsonl", path.stat().st_size)
     assert file["documents"] == receipt["documents"] == 3
@@ -123,19 +123,19 @@ def test_whatever_json_can_write_is_given_or_dropped(tmp_path: Path, texts: list
 
 
 @PROPERTY
-@given(texts=st.lists(LINE, min_size=1, max_size=30), piece=st.integers(1, 50), end=st.sampled_from(["\n", "\r\n"]))
-def test_the_pieces_of_a_text_are_the_text(tmp_path: Path, texts: list[str], piece: int, end: str) -> None:
+@given(texts=st.lists(LINE, min_size=1, max_size=30), passage=st.integers(1, 50), end=st.sampled_from(["\n", "\r\n"]))
+def test_the_passages_of_a_text_are_the_text(tmp_path: Path, texts: list[str], passage: int, end: str) -> None:
     texts = ["begins", *texts]
     path = write(tmp_path / "a.txt", "\n \n" + end.join([*texts, ""]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "PIECE", piece)
+        patch.setattr(documents, "PASSAGE", passage)
         given, receipt = read_with_counts(path)
     assert "".join(document.text for document in given) == "\n".join(texts)
-    assert [document.ends for document in given] == [False] * (len(given) - 1) + [True]
+    assert all(document.passage for document in given)
     assert all(document.text.endswith("\n") for document in given[:-1])
     longest = max(map(len, texts))
-    assert all(len(document.text) <= piece + longest + 2 for document in given)
-    assert receipt["documents"] == 1
+    assert all(len(document.text) <= passage + longest + 2 for document in given)
+    assert receipt["documents"] == len(given)
     assert receipt["text_bytes"] == len("\n".join(texts).encode())
     starts = [int(document.where.rpartition(":")[2]) for document in given]
     assert starts[0] == 3
@@ -177,7 +177,6 @@ def test_a_file_cut_short_gives_what_is_before_the_cut(
     got = "\n".join(document.text for document in given).split("\n")
     assert 500 < len(got) < 2500
     assert got == texts[: len(got)]
-    assert given[-1].ends
     assert dropped(receipt) == {CUT_SHORT: [str(len(got) + 1)]}
     assert "cut short or damaged" in receipt["files"][0]["said"][-1]
 
@@ -255,7 +254,7 @@ def test_identity_changes_with_content_and_key_and_not_with_the_name(tmp_path: P
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(lines, "CHUNK", 1 << 13)
-    monkeypatch.setattr(documents, "PIECE", 1 << 13)
+    monkeypatch.setattr(documents, "PASSAGE", 1 << 13)
 
     def peak(count: int) -> int:
         texts = [f"number {n} of the texts" for n in range(count)]

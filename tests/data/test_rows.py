@@ -100,7 +100,7 @@ def test_a_store_holds_every_document_in_its_part(
         patch.setattr(store_module, "PENDING", pending)
         folder = tmp_path_factory.mktemp("store") / "s"
         store = build_store(folder, stream(texts), tokenizer, share, seed, inputs=["x"])
-    held = [is_held_out(seed, number, share) for number in range(len(texts))]
+    held = [number > 0 and is_held_out(seed, text, share) for number, text in enumerate(texts)]
     for name, part, wanted in (("train", store.train, False), ("held_out", store.held_out, True)):
         own = [text for text, out in zip(texts, held, strict=True) if out == wanted]
         tokens = store.tokens(name)
@@ -108,29 +108,32 @@ def test_a_store_holds_every_document_in_its_part(
         assert part == Part(len(own), len(tokens), sum(len(text.encode()) for text in own))
 
 
-def test_pieces_of_a_document_are_one_document_of_one_part(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    pieces = [Document(f"piece {n} ", f"f:{n}", ends=n % 3 == 2) for n in range(90)]
-    store = build_store(tmp_path / "s", pieces, tokenizer, 0.5, 1, inputs=["x"])
-    found = [documents_in(store.tokens(name), tokenizer.end_of_text) for name in ("train", "held_out")]
-    texts = [tokenizer.decode(each) for part in found for each in part]
-    assert sorted(texts) == sorted(f"piece {n} piece {n + 1} piece {n + 2} " for n in range(0, 90, 3))
-    assert (store.train.documents, store.held_out.documents) == tuple(map(len, found))
-    assert min(map(len, found)) > 5
+def test_the_second_passage_of_a_text_is_measured_on(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    passages = [Document(f"passage {n}", f"f:{n}", passage=True) for n in range(9)]
+    for share, held_out in ((1e-9, ["passage 1"]), (0.0, [])):
+        store = build_store(tmp_path / f"s{share}", passages, tokenizer, share, 1, inputs=["x"])
+        held = documents_in(store.tokens("held_out"), tokenizer.end_of_text)
+        assert [tokenizer.decode(each) for each in held] == held_out
+    store = build_store(tmp_path / "one", passages[:1], tokenizer, 0.5, 1, inputs=["x"])
+    assert (store.train.documents, store.held_out.documents) == (1, 0)
 
 
-def test_a_stream_that_stops_within_a_document_ends_it(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    store = build_store(tmp_path / "s", [Document("cut", "f:1", ends=False)], tokenizer, 0.0, 1, inputs=["x"])
-    assert documents_in(store.tokens("train"), tokenizer.end_of_text) == [tokenizer.encode("cut")]
-    assert store.train.documents == 1
+def test_copies_of_a_document_share_a_part(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    texts = ["first", *(f"text {n % 40}" for n in range(200))]
+    store = build_store(tmp_path / "s", stream(texts), tokenizer, 0.3, 1, inputs=["x"])
+    train, held = (
+        {tuple(each) for each in documents_in(store.tokens(name), tokenizer.end_of_text)}
+        for name in ("train", "held_out")
+    )
+    assert len(train) + len(held) == 41 and len(held) > 3 and not train & held
 
 
 def test_the_share_that_is_held_out() -> None:
-    chosen = [{n for n in range(20_000) if is_held_out(seed, n, 0.1)} for seed in (1, 2)]
+    chosen = [{n for n in range(20_000) if is_held_out(seed, f"text {n}", 0.1)} for seed in (1, 2)]
     for each in chosen:
         assert abs(len(each) - 2000) < 4 * math.sqrt(20_000 * 0.1 * 0.9)
     assert len(chosen[0] & chosen[1]) < 300  # 200 by chance: another seed, other documents
-    assert chosen[0] <= {n for n in range(20_000) if is_held_out(1, n, 0.2)}
-    assert not any(is_held_out(seed, 0, 0.999) for seed in range(100))
+    assert chosen[0] <= {n for n in range(20_000) if is_held_out(1, f"text {n}", 0.2)}
 
 
 def test_a_finished_store_is_taken_up_and_only_for_the_same_inputs(tmp_path: Path, tokenizer: Tokenizer) -> None:
@@ -477,7 +480,7 @@ def test_real_texts(tmp_path: Path, shared_data: Path) -> None:
     for store, own in zip(stores, texts, strict=True):
         assert store.train.bytes + store.held_out.bytes == sum(len(text.encode()) for text in own)
         held = documents_in(store.tokens("held_out"), tokenizer.end_of_text)
-        assert [tokenizer.decode(each) for each in held] == [t for n, t in enumerate(own) if is_held_out(3, n, 0.05)]
+        assert [tokenizer.decode(each) for each in held] == [t for t in own[1:] if is_held_out(3, t, 0.05)]
         batches, count = held_out_batches(store, 128, 2048)
         assert sum((batch.labels != NOT_LEARNED).sum().item() for batch in batches) == count == sum(map(len, held))
     sources = [store.tokens("train") for store in stores]

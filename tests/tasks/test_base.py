@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import random
@@ -17,12 +18,14 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from gptailor.config import BaseConfig, load_config
+from gptailor.data.documents import PASSAGE, DocumentReceipt, read_documents
 from gptailor.data.rows import NOT_LEARNED
+from gptailor.data.store import is_held_out
 from gptailor.errors import UserError
 from gptailor.model.sampling import Sampling
 from gptailor.tasks import base as task
 from gptailor.tasks.base import run_base
-from gptailor.tasks.corpus import Corpus, about_counted, parse_sources, trial_batch
+from gptailor.tasks.corpus import Corpus, about_counted, figures, parse_sources, trial_batch
 from gptailor.tasks.generate import generate_command
 from gptailor.tasks.rerun import rerun_command
 from gptailor.tasks.tokenizer import tokenizer_command
@@ -54,8 +57,11 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def pretrain(data: Path, out: Path, *, stop: StopRequest | None = None, resume: bool = False, **options: Any) -> Path:
-    config = load_config(BaseConfig, None, {"data": [str(data)], "out": str(out), **TINY, **options})
+def pretrain(
+    data: Path | list[str], out: Path, *, stop: StopRequest | None = None, resume: bool = False, **options: Any
+) -> Path:
+    files = [str(data)] if isinstance(data, Path) else data
+    config = load_config(BaseConfig, None, {"data": files, "out": str(out), **TINY, **options})
     return run_base(config, resume=resume, console=Console(quiet=True), stop=stop or StopRequest())
 
 
@@ -80,8 +86,8 @@ def test_it_learns_and_says_how_well(pretrained: Path) -> None:
     assert [entry["count"] for entry in dropped] == [1] and dropped[0]["lines"][0].endswith("texts.jsonl:101")
     card = (pretrained / "README.md").read_text()
     assert f"| 12 | {history[-1]['examples']:,} |" in card, "the loss curve"
-    for figures in (metrics, *metrics["baselines"].values()):
-        assert f"{figures['validation_loss']:.3f} | {figures['perplexity']:.1f}" in card
+    for found in (metrics, *metrics["baselines"].values()):
+        assert f"{found['validation_loss']:.3f} | {found['perplexity']:.1f}" in card
 
 
 def test_the_report_holds_samples_and_what_was_read(pretrained: Path) -> None:
@@ -110,7 +116,28 @@ def test_the_unigram_baseline_counts_the_training_text(texts: Path, tmp_path: Pa
     assert baselines["5-gram"]["validation_loss"] < expected - 1
 
 
-def test_transformers_reads_it_with_the_same_loss(pretrained: Path) -> None:
+def test_transformers_has_the_same_loss_document_by_document(texts: Path, pretrained: Path) -> None:
+    """So no document saw another: packed rows give what each document gives alone, cut where a row would cut it."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(pretrained), AutoTokenizer.from_pretrained(pretrained)
+    read = [document.text for document in read_documents(texts, DocumentReceipt())]
+    held_out = [text for text in read[1:] if is_held_out(123, text, TINY["held_out"])]
+    total, targets = 0.0, 0
+    for text in held_out:
+        ids = [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+        for start in range(0, len(ids) - 1, 32):  # the last token of a window is the first of the next
+            window = torch.tensor([ids[start : start + 33]])
+            with torch.no_grad():
+                logits = model(window[:, :-1]).logits
+            total += float(torch.nn.functional.cross_entropy(logits[0], window[0, 1:], reduction="sum"))
+            targets += window.size(1) - 1
+    metrics = json.loads((pretrained / "metrics.json").read_text())
+    assert (len(held_out), targets) == (metrics["held_out"]["documents"], metrics["held_out"]["tokens"] - len(held_out))
+    assert metrics["validation_loss"] == pytest.approx(total / targets, abs=1e-5)
+
+
+def test_transformers_continues_it_the_same(pretrained: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(pretrained), AutoTokenizer.from_pretrained(pretrained)
@@ -120,15 +147,48 @@ def test_transformers_reads_it_with_the_same_loss(pretrained: Path) -> None:
     assert ours == "the soup number 7 was lovely and warm" + tokenizer.decode(greedy).removesuffix("<|endoftext|>")
 
 
-@pytest.mark.parametrize(("steps", "optimizer"), [(1, "adamw"), (3, "adamw"), (3, "muon")])
-def test_a_stopped_run_resumes_to_the_same_weights(texts: Path, tmp_path: Path, steps: int, optimizer: str) -> None:
-    whole = pretrain(texts, tmp_path / "whole", optimizer=optimizer)
-    folder = pretrain(texts, tmp_path / "run", stop=StopAfter(steps), optimizer=optimizer)
-    assert json.loads((folder / "metrics.json").read_text())["finished"] is False
+@pytest.mark.parametrize(
+    ("steps", "options"),
+    [
+        (1, {}),
+        (5, {}),
+        (3, {"optimizer": "muon"}),
+        (3, {"optimizer": "muon", "precision": "bf16"}),
+    ],
+)
+def test_a_stopped_run_resumes_to_the_same_weights(
+    texts: Path, tmp_path: Path, steps: int, options: dict[str, str]
+) -> None:
+    whole = pretrain(texts, tmp_path / "whole", **options)
+    folder = pretrain(texts, tmp_path / "run", stop=StopAfter(steps), **options)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["finished"] is False
+    kept = {"which": "best", "epoch": 1, "step": 4} if steps == 5 else {"which": "last", "epoch": 1, "step": steps}
+    assert metrics["kept"] == kept, "of what is best at step 0, nothing was learned"
     assert "This run did not finish." in (folder / "report.html").read_text(encoding="utf-8")
-    pretrain(texts, folder, resume=True, optimizer=optimizer)
+    pretrain(texts, folder, resume=True, **options)
     assert (folder / "samples.json").read_text() == (whole / "samples.json").read_text()
     assert_same_weights(whole, folder)
+
+
+def test_files_are_read_as_often_as_their_weights_say(texts: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text(texts.read_text(encoding="utf-8").replace("number", "item"), encoding="utf-8")
+    weight = 1 / 3  # more digits than one would write: the recipe that is saved must repeat them all
+    folder = pretrain([str(texts), f"{other}@{weight}"], tmp_path / "run")
+    one, another = json.loads((folder / "receipt.json").read_text())["sources"]
+    assert another["passes"] / one["passes"] == pytest.approx(weight, rel=0.1)
+    again = tmp_path / "again"
+    assert rerun_command(folder, again, Console(quiet=True)) == 0
+    assert parse_sources(load_config(BaseConfig, again / "run.yaml", {}).data)[1].weight == weight
+
+
+def test_a_plain_text_is_learned_and_measured(texts: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain.txt"
+    plain.write_text("\n".join(sentence(GOOD + BAD, random.Random(n)) for n in range(2000)), encoding="utf-8")
+    folder = pretrain(plain, tmp_path / "run", held_out=0.005)
+    held_out = json.loads((folder / "metrics.json").read_text())["held_out"]
+    assert held_out["documents"] == 1 and PASSAGE <= held_out["bytes"] < PASSAGE + 200
 
 
 def assert_same_weights(one: Path, other: Path) -> None:
@@ -219,6 +279,13 @@ def test_memory_that_runs_out_later_gives_the_estimate_and_a_resumed_run_ends_th
     assert_same_weights(pretrained, tmp_path / "run")
 
 
+def test_a_loss_beyond_all_perplexity_is_still_told() -> None:
+    assert figures(2 * math.log(8), 2, 1)["perplexity"] == pytest.approx(8)
+    diverged = figures(9000.0, 9, 1)
+    assert diverged["validation_loss"] == 1000 and math.isfinite(diverged["perplexity"])
+    assert math.isnan(figures(math.nan, 9, 1)["perplexity"])
+
+
 def test_what_the_baselines_will_count_is_guessed_from_the_files(tmp_path: Path) -> None:
     for name in ("a.txt", "b.jsonl.xz", "c.txt.gz"):
         (tmp_path / name).write_bytes(b"x" * 3000)
@@ -248,6 +315,7 @@ def test_a_base_is_kept_in_bf16_and_trained_further(texts: Path, pretrained: Pat
     ("data", "expected"),
     [
         (["absent.jsonl"], "there is no file absent.jsonl"),
+        (["."], r"\. is a folder"),
         (["{texts}@often"], "'often' is no number"),
         (["{texts}@0", "absent"], "2 problems"),
     ],
@@ -266,6 +334,27 @@ def test_a_tokenizer_of_its_own(texts: Path, tmp_path: Path) -> None:
     assert Tokenizer.load(tmp_path / "tokens").vocab_size == 300
     with pytest.raises(UserError, match="already holds"):
         tokenizer_command([texts], tmp_path / "tokens", 300, "text", Console(quiet=True))
+    with pytest.raises(UserError, match="WEIGHT for a tokenizer"):
+        tokenizer_command([Path(f"{texts}@2")], tmp_path / "other", 300, "text", Console(quiet=True))
+
+
+def test_a_tokenizer_tells_what_it_could_not_read(texts: Path, tmp_path: Path) -> None:
+    console = Console(record=True, width=300, quiet=False, file=io.StringIO())
+    tokenizer_command([texts], tmp_path / "tokens", 99_999, "text", console)
+    told = console.export_text()
+    assert "left out: 1 × not valid JSON" in told and "texts.jsonl:101" in told
+    assert "the texts give no more than" in told and "99,999 were asked for" in told
+
+
+def test_a_file_that_gives_nothing_does_not_take_the_folder(texts: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is: 'text'"):
+        pretrain(texts, tmp_path / "run", text="body")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sample_of_nothing_is_refused(texts: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="at least 1 character"):
+        pretrain(texts, tmp_path / "run", sample="")
 
 
 def test_nothing_held_out_is_told(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from gptailor.data.receipt import SHOWN
 from gptailor.data.records import parsed
 from gptailor.errors import UserError, listing
 
-PIECE = 1 << 16  # characters of plain text after which it is cut at the next line end; many are encoded side by side
+PASSAGE = 1 << 15  # characters of plain text after which it is cut at the next line end
 EXPECTED = "plain text, or jsonl: one JSON object with a text on each line (.gz, .xz)"
 CUT_SHORT = "the file cannot be read from here on"
 
@@ -26,17 +26,17 @@ _REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document, or one piece of a long one.
+    """A text that is learned as a whole.
 
     Attributes:
-        text: the texts of all pieces, one after the other, are the document; only a last piece can be empty.
+        text: of a document, or of a passage; the passages of a file, one after the other, are its text.
         where: ``"path:line"`` where it begins; the line is 1-based.
-        ends: whether the document ends with this piece; what follows is then another one.
+        passage: whether it is cut out of a plain text, where others stand before or behind it.
     """
 
     text: str
     where: str
-    ends: bool = True
+    passage: bool = False
 
 
 @dataclass
@@ -85,11 +85,11 @@ class FileCounts:
         """The line is not used; reasons come from a small fixed set, so that the counts stay small."""
         self.dropped.setdefault(reason, Places()).add(line)
 
-    def given(self, text: str, line: int, *, ends: bool = True) -> Document:
-        """The document, or piece of one, that begins on ``line``, entered in the counts."""
-        self.documents += ends
+    def given(self, text: str, line: int, *, passage: bool = False) -> Document:
+        """The document that begins on ``line``, entered in the counts."""
+        self.documents += 1
         self.text_bytes += len(text.encode())
-        return Document(text, f"{self.path}:{line}", ends)
+        return Document(text, f"{self.path}:{line}", passage)
 
     def to_dict(self) -> dict[str, Any]:
         """The counts as they are saved, most frequent reason first."""
@@ -123,7 +123,7 @@ class DocumentReceipt:
         return counts
 
     def add_tokens(self, where: str, count: int) -> None:
-        """A piece of the document at ``where`` (path:line, of a file that was read) has ``count`` tokens."""
+        """The document at ``where`` (path:line, of a file that was read) has ``count`` tokens."""
         self.files[where.rpartition(":")[0]].tokens += count
 
     def to_dict(self) -> dict[str, Any]:
@@ -138,11 +138,10 @@ def read_documents(path: Path, receipt: DocumentReceipt, *, text: str = "text") 
     """Stream the documents of one file (plain, gzip or xz); memory does not grow with the file.
 
     A file named .jsonl or .ndjson, or one with another ending than .txt whose first line is a JSON object, has one
-    document on each line, given whole. Any other text is one document, given in pieces: after every ``PIECE``
-    characters it is cut at the next line end, the LF staying with the piece before it. Only the last piece has
-    ``ends``. Line ends become LF; blank lines at the very beginning and the LF at the very end are no part of the
-    document. Joined, the pieces are the text exactly, but next to a cut a tokenizer may see other words than in the
-    whole text.
+    document on each line. Any other text is given in passages: after every ``PASSAGE`` characters it is cut at the
+    next line end, the LF staying with the passage before it. Line ends become LF; blank lines at the very beginning
+    and the LF at the very end are no part of the text. Joined, the passages are the text exactly, but next to a cut a
+    tokenizer may see other words than in the whole text.
 
     A line that cannot be used is entered in ``receipt`` with its reason, and the rest goes on; where a compressed
     file is cut short, what is before the damage has been given (up to a megabyte less).
@@ -158,7 +157,7 @@ def read_documents(path: Path, receipt: DocumentReceipt, *, text: str = "text") 
     """
     source = Source(Path(path))
     counts = receipt.begin(source, _tell_format(source))
-    yield from _json_lines(source, counts, text) if counts.format == "jsonl" else _pieces(source, counts)
+    yield from _json_lines(source, counts, text) if counts.format == "jsonl" else _passages(source, counts)
     _check(source, counts, text)
 
 
@@ -243,20 +242,20 @@ def _half_a_character(text: str) -> str:
     return ""
 
 
-def _pieces(source: Source, counts: FileCounts) -> Iterator[Document]:
-    """The whole file as one document; a piece is given when more follows, so that the last one is known."""
+def _passages(source: Source, counts: FileCounts) -> Iterator[Document]:
+    """The whole file in passages; one is given when more follows, so that the last one is known."""
     held: list[str] = []
     begin, size = 1, 0
     for line in dropwhile(lambda line: not line.text.strip(), _good_lines(source, counts)):
-        if size >= PIECE:
-            yield counts.given("\n".join([*held, ""]), begin, ends=False)
+        if size >= PASSAGE:
+            yield counts.given("\n".join([*held, ""]), begin, passage=True)
             held, size = [], 0
         if not held:
             begin = line.number
         held.append(without_cr(line.text))
         size += len(line.text) + 1
     if held:
-        yield counts.given("\n".join(held), begin)
+        yield counts.given("\n".join(held), begin, passage=True)
 
 
 def _check(source: Source, counts: FileCounts, key: str) -> None:

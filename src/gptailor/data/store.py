@@ -81,9 +81,10 @@ def build_store(
 ) -> Store:
     """Encode documents into a folder, or take up the folder if it was finished from the same inputs before.
 
-    Documents are held out whole, each with the probability ``held_out`` by a hash of the seed and its number; the first
-    one is always trained on. The folder appears at ``path`` in one moment, complete; a store of other inputs that is
-    there is replaced. Memory does not grow with the documents.
+    Documents are held out whole, each with the probability ``held_out`` by a hash of the seed and its text, so that
+    copies share a part; the first one is always trained on. Of the passages of a plain text the second is held out
+    too, so that there is something to measure on. The folder appears at ``path`` in one moment, complete; a store of
+    other inputs that is there is replaced. Memory does not grow with the documents.
 
     Args:
         path: the folder of the store.
@@ -181,10 +182,10 @@ class _Writer:
         """All documents, and everything on disk before this returns."""
         with ExitStack() as stack:
             files = {name: stack.enter_context((self.folder / file).open("wb")) for name, file in _FILES.items()}
-            for batch in _batches(_closed(documents)):
+            for batch in _batches(documents):
                 for document, ids in zip(batch, self.tokenizer.encode_many([d.text for d in batch]), strict=True):
-                    name = "held_out" if is_held_out(self.seed, self.number, self.held_out) else "train"
-                    row = [*ids, self.tokenizer.end_of_text] if document.ends else ids
+                    name = "held_out" if self._is_held_out(document) else "train"
+                    row = [*ids, self.tokenizer.end_of_text]
                     files[name].write(np.array(row, self.dtype).tobytes())
                     self._count(document, self.parts[name], len(row))
             for file in files.values():
@@ -193,11 +194,15 @@ class _Writer:
         if not self.number:
             raise UserError("there is no document to learn from")
 
+    def _is_held_out(self, document: Document) -> bool:
+        second = self.held_out > 0 and document.passage and self.number == 1
+        return self.number > 0 and (second or is_held_out(self.seed, document.text, self.held_out))
+
     def _count(self, document: Document, part: Part, n_tokens: int) -> None:
-        part.documents += document.ends
+        part.documents += 1
         part.tokens += n_tokens
         part.bytes += len(document.text.encode())
-        self.number += document.ends
+        self.number += 1
         if self.receipt:
             self.receipt.add_tokens(document.where, n_tokens)
 
@@ -208,19 +213,10 @@ class _Writer:
         return {"dtype": self.dtype, "end_of_text": self.tokenizer.end_of_text, **parts, "receipt": receipt}
 
 
-def is_held_out(seed: int, number: int, share: float) -> bool:
-    """Whether a store holds out its document ``number`` (from 0): a hash decides, and the first is always kept."""
-    digest = hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=8).digest()
-    return number > 0 and int.from_bytes(digest, "big") < share * 2**64
-
-
-def _closed(documents: Iterable[Document]) -> Iterator[Document]:
-    """The documents, with an end for the last one if the stream stops within it."""
-    document = None
-    for document in documents:
-        yield document
-    if document and not document.ends:
-        yield Document("", document.where)
+def is_held_out(seed: int, text: str, share: float) -> bool:
+    """Whether a store holds out a document with this text, if it is not the first: a hash decides."""
+    digest = hashlib.blake2b(f"{seed}:{text}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < share * 2**64
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:

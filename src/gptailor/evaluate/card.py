@@ -61,8 +61,9 @@ def write_preferences_card(folder: Path) -> Path:
 def _write(run: Run, task: str, **parts: Any) -> Path:
     record = {"run": run, "metrics": run.metrics, "receipt": run.receipt, "manifest": run.manifest}
     text = environment(autoescape=False).get_template(f"{task}.md.j2").render(**record, **parts)
-    path = run.folder / "README.md"
-    path.write_text(text, encoding="utf-8")
+    path, unfinished = run.folder / "README.md", run.folder / ".README.md.unfinished"
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)  # whole or not at all: the run counts as finished when it is there
     return path
 
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from gptailor.config import BaseConfig, user_path, with_absolute_paths
-from gptailor.data.documents import DocumentReceipt, identity, read_documents
+from gptailor.data.documents import PASSAGE, DocumentReceipt, identity, read_documents
 from gptailor.data.rows import Schedule
 from gptailor.data.store import Store, build_store
-from gptailor.errors import UserError, listing
+from gptailor.errors import UserError
 from gptailor.evaluate.card import write_base_card
 from gptailor.evaluate.report import write_report
 from gptailor.model.decoder import Decoder
@@ -25,7 +25,7 @@ from gptailor.model.device import choose_device
 from gptailor.model.freeze import count_parameters
 from gptailor.model.generate import generate
 from gptailor.model.precision import in_bf16
-from gptailor.show import show_note, visible
+from gptailor.show import show_dropped, show_note, visible
 from gptailor.tasks.corpus import (
     Corpus,
     Source,
@@ -36,7 +36,7 @@ from gptailor.tasks.corpus import (
     trial_batch,
 )
 from gptailor.tasks.estimate import Workload
-from gptailor.tasks.fit import check_device
+from gptailor.tasks.fit import check_device, keep_weights
 from gptailor.tasks.memory import fit_into_memory, within_memory
 from gptailor.tasks.run import RunFolder
 from gptailor.tasks.tuning import adapter_base, freeze_as
@@ -44,7 +44,7 @@ from gptailor.tokenizer import Tokenizer
 from gptailor.train.log import RunLog, check_board
 from gptailor.train.loop import LoopSettings, StopRequest, train
 from gptailor.train.optim import adamw, muon
-from gptailor.train.state import Progress, has_state, load_best, load_state
+from gptailor.train.state import Progress, has_state, load_state
 from gptailor.weights.base import Base, open_base
 from gptailor.weights.folder import save_language_model
 
@@ -64,7 +64,7 @@ def run_base(config: BaseConfig, *, resume: bool, console: Console, stop: StopRe
     sources = parse_sources(config.data)
     base = open_base(config.base, config.tokenizer)
     config.check_base(pretrained=base.pretrained)
-    data = [f"{source.path.resolve()}@{source.weight:g}" for source in sources]
+    data = [f"{source.path.resolve()}@{source.weight!r}" for source in sources]
     decided = {"data": data, "lr": config.lr or USUAL_RATE[base.pretrained]}
     config = with_absolute_paths(config.model_copy(update=decided))
     with RunFolder(user_path(config.out or "runs/base"), resume=resume) as run:
@@ -77,6 +77,9 @@ def _run(
 ) -> None:
     config, work = _into_memory(config, base, sources, run, console)
     files = [{"path": str(source.path.resolve()), "sha256": identity([source.path])[1]} for source in sources]
+    if not run.resume:  # a file that gives nothing is told before the folder is taken
+        for source in sources:
+            next(beginning(source.path, config.text))
     run.claim(config, {"files": files})
     if run.finished:
         console.print("this run is finished already: nothing to resume")
@@ -92,9 +95,8 @@ def _run(
     with within_memory(config, work, corpus.device):
         progress = _train(corpus, tokenizer, run, choices, console, stop)
         run.timings["train"] = progress.seconds
-        if progress.best_step or not stop.requested:
-            load_best(run.checkpoints, corpus.decoder, progress.best_step)
-        metrics = _finish(corpus, tokenizer, run, progress, finished=not stop.requested)
+        kept = keep_weights(corpus.decoder, run.checkpoints, progress, last=stop.requested and not progress.best_step)
+        metrics = _finish(corpus, tokenizer, run, progress, kept, finished=not stop.requested)
     total, trained = count_parameters(corpus.decoder)
     run.write_manifest(
         config, str(corpus.device), files, {"base": config.base, "parameters": total, "trainable": trained}
@@ -167,7 +169,7 @@ def corpus_of(
         documents = sum(store.train.documents for store in stores)
         found = f"none of the {documents} documents is held out to measure on"
         raise UserError(
-            found, hint="a larger --held-out; a plain text file is one document, jsonl has one on each line"
+            found, hint=f"a larger --held-out; a plain text needs more than {PASSAGE:,} characters to be held out from"
         )
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
@@ -207,9 +209,7 @@ def _show(console: Console, corpus: Corpus, sources: list[Source]) -> None:
         table.add_row(visible(source.path.name), *(f"{number:,}" for number in numbers), f"{passes:.2f}")
     console.print(table)
     for store in corpus.stores:
-        for entry in store.receipt["files"][0]["dropped"]:
-            told = f"{entry['count']:,} × {entry['reason']} ({listing(entry['lines'], 5)})"
-            console.print(f"[yellow]left out:[/] {visible(told)}", highlight=False)
+        show_dropped(console, store.receipt["files"][0])
     total, _ = count_parameters(corpus.decoder)
     config, steps = corpus.config, len(corpus.schedule) // corpus.config.accumulate
     tokens = len(corpus.schedule) * config.batch_size * corpus.context_length
@@ -276,7 +276,7 @@ def _train(
 
 
 def _finish(
-    corpus: Corpus, tokenizer: Tokenizer, run: RunFolder, progress: Progress, *, finished: bool
+    corpus: Corpus, tokenizer: Tokenizer, run: RunFolder, progress: Progress, kept: dict[str, Any], *, finished: bool
 ) -> dict[str, Any]:
     """Measures the weights that are kept and writes the folder."""
     with run.timed("evaluate"):
@@ -290,8 +290,6 @@ def _finish(
         "tokens": sum(store.held_out.tokens for store in corpus.stores),
         "bytes": sum(store.held_out.bytes for store in corpus.stores),
     }
-    best = progress.best or {"epoch": 1, "step": progress.step}
-    kept = {"which": "best", "epoch": 1, "step": int(best["step"])}
     metrics = {
         "task": "base",
         "finished": finished,

@@ -40,14 +40,15 @@ def parse_sources(data: list[str]) -> list[Source]:
     """``"FILE"`` has weight 1, ``"FILE@2"`` weight 2. Raises ``UserError`` listing all that cannot be meant."""
     sources, problems = [], []
     for name in data:
-        path, _, weight = name.rpartition("@") if "@" in name and not Path(name).exists() else (name, "", "1")
+        path, _, weight = name.rpartition("@") if "@" in name and not user_path(name).exists() else (name, "", "1")
         try:
             sources.append(Source(user_path(path), float(weight)))
         except ValueError:
             problems.append(UserError(f"{name}: {weight!r} is no number", expected="FILE or FILE@WEIGHT"))
             continue
         if not sources[-1].path.is_file():
-            problems.append(UserError(f"there is no file {path}"))
+            is_folder = sources[-1].path.is_dir()
+            problems.append(UserError(f"{path} is a folder" if is_folder else f"there is no file {path}"))
         if not 0 < sources[-1].weight < math.inf:
             problems.append(UserError(f"{name}: the weight is {weight}", expected="a positive number"))
     if problems:
@@ -97,7 +98,7 @@ class Corpus:
             batches, count = held_out_batches(store, self.context_length, 8 * self.context_length)
             total += sum(float(self._loss(batch).total) for batch in batches)
             targets, n_bytes = targets + count, n_bytes + store.held_out.bytes
-        return _figures(total, targets, n_bytes), [-total / targets]
+        return figures(total, targets, n_bytes), [-total / targets]
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """The figures of ``evaluate`` for n-gram models that counted the text of the run, each part of it once."""
@@ -112,7 +113,7 @@ class Corpus:
         result = {}
         for name, order in NGRAMS.items():
             model = NGram(seen, order, self.decoder.config.vocab_size, self.end_of_text)
-            result[name] = _figures(sum(model.loss(tokens) for tokens, _ in held_out), targets, n_bytes)
+            result[name] = figures(sum(model.loss(tokens) for tokens, _ in held_out), targets, n_bytes)
         return result
 
 
@@ -134,16 +135,17 @@ def about_counted(sources: list[Source], n_tokens: int) -> int:
     return min(COUNTED_TOKENS, n_tokens, int(sum(sizes)))
 
 
-def _figures(total: float, targets: int, n_bytes: int) -> dict[str, float]:
+def figures(total: float, targets: int, n_bytes: int) -> dict[str, float]:
     """Of the summed loss in nats: per token, as perplexity, and in bits per byte of text."""
     loss = total / targets
-    return {"validation_loss": loss, "perplexity": math.exp(loss), "bits_per_byte": total / math.log(2) / n_bytes}
+    perplexity = math.exp(min(loss, 700))  # beyond that is none that a float can tell
+    return {"validation_loss": loss, "perplexity": perplexity, "bits_per_byte": total / math.log(2) / n_bytes}
 
 
-def beginning(path: Path, key: str) -> Iterator[str]:
-    """The first texts of a file, up to ``TOKENIZER_CHARACTERS``."""
+def beginning(path: Path, key: str, receipt: DocumentReceipt | None = None) -> Iterator[str]:
+    """The first texts of a file, up to ``TOKENIZER_CHARACTERS``; what could not be read is entered in ``receipt``."""
     room = TOKENIZER_CHARACTERS
-    for document in read_documents(path, DocumentReceipt(), text=key):
+    for document in read_documents(path, receipt or DocumentReceipt(), text=key):
         yield document.text
         room -= len(document.text)
         if room <= 0:

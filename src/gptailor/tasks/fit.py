@@ -133,8 +133,14 @@ def fit(
             stop=stop,
         )
     # A run that is stopped in its first epoch has nothing better than what it began with: then the last weights stay.
-    if config.keep == "last" or (stop.requested and progress.best_step == 0):
-        return progress, {"which": "last", "epoch": progress.epoch + (progress.position > 0), "step": progress.step}
+    last = config.keep == "last" or (stop.requested and progress.best_step == 0)
+    return progress, keep_weights(model, checkpoints, progress, last=last)
+
+
+def keep_weights(model: nn.Module, checkpoints: Path, progress: Progress, *, last: bool) -> dict[str, Any]:
+    """Leaves the last weights in the model or loads the best, and says which: ``which``, ``epoch`` and ``step``."""
+    if last:
+        return {"which": "last", "epoch": progress.epoch + (progress.position > 0), "step": progress.step}
     load_best(checkpoints, model, progress.best_step)
     assert progress.best is not None
-    return progress, {"which": "best", "epoch": int(progress.best["epoch"]), "step": progress.best_step}
+    return {"which": "best", "epoch": int(progress.best["epoch"]), "step": progress.best_step}

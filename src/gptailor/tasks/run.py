@@ -147,6 +147,8 @@ class RunFolder:
         if not self.finished:
             self.checkpoints.mkdir(exist_ok=True)
             self._compare_named(_named_files(config))
+        elif self.checkpoints.exists() and not config.keep_checkpoints:
+            self.remove_checkpoints()  # a kill came between
 
     @property
     def options(self) -> dict[str, Any]:
