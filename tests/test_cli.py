@@ -278,6 +278,16 @@ def test_predict_reads_the_columns_it_was_trained_on(gptailor: Cli, tmp_path: Pa
     assert told[0] == 0, told[2]
     code, said, _ = gptailor("predict", out, "--file", file)
     assert code == 0 and len(said.splitlines()) == 41
+    other = write(tmp_path, "other.csv", "id,text\n1,was good\n")
+    code, said, told = gptailor("predict", out, "--file", other)
+    told = " ".join(told.split())
+    assert code == 0 and len(said.splitlines()) == 2
+    assert "the first row is the header: id, text" in told
+    assert "the model learned from the column head, words, and labels text here" in told
+    code, said, told = gptailor("predict", out, "--file", other, "--header", "no", "--text", "column_2")
+    assert code == 0 and len(said.splitlines()) == 3, told
+    code, _, told = gptailor("predict", out, "--file", other, "--header", "maybe")
+    assert code == 1 and "--header maybe" in told
     code, _, told = gptailor("predict", out, "--device", "gpu", "x")
     assert code == 1 and "no device is called 'gpu'" in told
 

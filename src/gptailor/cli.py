@@ -237,13 +237,17 @@ def predict(
     delimiter: Annotated[
         str, typer.Option(metavar="auto|comma|semicolon|tab|pipe", help="what separates the columns of --file")
     ] = "auto",
+    header: Annotated[
+        str, typer.Option(metavar="auto|yes|no", help="whether the first line of --file names the columns")
+    ] = "auto",
+    quoting: Annotated[str, typer.Option(metavar="auto|yes|no", help="whether quotes enclose its fields")] = "auto",
     device: Device = "auto",
     precision: Precision = "fp32",
 ) -> None:
     """Label texts with a trained classifier: from arguments, a file, or one per line from standard input."""
     from gptailor.tasks.predict import predict_command
 
-    how = {"encoding": encoding, "delimiter": delimiter}
+    how = {"encoding": encoding, "delimiter": delimiter, "header": header, "quoting": quoting}
     predict_command(folder, texts or [], file, out, text, how, device, console, precision)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from gptailor.data.batching import collate
+from gptailor.data.classification import ids_of
 from gptailor.errors import UserError, listing
 from gptailor.evaluate.metrics import softmax
 from gptailor.model.device import choose_device
@@ -96,7 +97,7 @@ class TextClassifier:
     def count_cut(self, texts: Sequence[str]) -> int:
         """How many of the texts are longer than the model reads; what is beyond is left out."""
         limit = self.settings.max_length or self.model.decoder.config.context_length
-        return sum(len(ids) > limit for ids in self.tokenizer.encode_many(texts))
+        return sum(len(ids) > limit for ids in ids_of(texts, self.tokenizer))
 
     def logits(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> np.ndarray:
         """Logits (N, K) float32. Raises ``UserError`` naming the texts that are empty.
@@ -115,7 +116,7 @@ class TextClassifier:
             raise UserError(
                 f"text number {listing(index + 1 for index in empty)} is empty", expected="texts with words"
             )
-        ids = fit(self.tokenizer.encode_many(texts), self.settings, self.tokenizer.end_of_text)
+        ids = fit(ids_of(texts, self.tokenizer), self.settings, self.tokenizer.end_of_text)
         end, shared = self.tokenizer.end_of_text, self.shared
         if shared is None:
             return logits_of(self.model, ids, end, self.device, progress)
@@ -171,7 +172,7 @@ def self_check(
         ``texts``, ``max_difference`` (see ``difference``) and ``tolerance``.
     """
     model, pad, device = classifier.model, classifier.tokenizer.end_of_text, classifier.device
-    ids = fit(classifier.tokenizer.encode_many(texts), classifier.settings, pad)
+    ids = fit(ids_of(texts, classifier.tokenizer), classifier.settings, pad)
     together = torch.from_numpy(logits_of(model, ids, pad, device))
     differences = []
     for text, row, before in zip(ids, together, torch.from_numpy(trained), strict=True):

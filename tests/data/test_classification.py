@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from gptailor.data.classification import (
     cut,
     drop_repeats,
     encode,
+    ids_of,
+    joined_text,
     label_names,
 )
 from gptailor.data.receipt import Receipt
@@ -146,6 +149,39 @@ def test_several_text_columns_are_joined_and_missing_pieces_skipped() -> None:
     examples = collect([rows], "title,text", None, receipt)
     assert [(e.text, e.label) for e in examples] == [("Rain It pours.", "1"), ("Dry.", "True"), ("Sun", "2.5")]
     assert receipt.columns["text"] == "title + text"
+
+
+def test_a_missing_piece_is_skipped_however_it_is_written() -> None:
+    for gap in (None, "", "  ", math.nan):
+        assert joined_text([gap, "Dry."]) == "Dry."
+    assert joined_text([None, "  "]) == ""
+
+
+def test_blanks_at_the_ends_are_not_read() -> None:
+    """Exports leave spaces there, and the last token would be one."""
+    tokenizer = Tokenizer.train(["so dry, so it is"] * 3, 280)
+    assert ids_of([" so dry \n", "so dry"], tokenizer) == [tokenizer.encode("so dry")] * 2
+
+
+def test_what_is_no_text_does_not_become_one() -> None:
+    receipt = Receipt()
+    rows = table({"text": ["one", math.nan, ["a", "b"], "four", "five"], "label": [math.nan, "a", "a", ["a"], 5.0]})
+    examples = collect([rows], None, None, receipt)
+    assert [(example.text, example.label) for example in examples] == [("five", "5.0")]
+    assert receipt.dropped == {
+        "has no label": ["t.csv:1"],
+        "has no text": ["t.csv:2"],
+        "has a text that is a list or an object": ["t.csv:3"],
+        "has a label that is a list or an object": ["t.csv:4"],
+    }
+
+
+@pytest.mark.parametrize(("labels", "told"), [(["Verdict", "a", "a"], True), (["a", "a", "b"], False)])
+def test_a_first_row_with_a_label_of_its_own_may_be_a_header(labels: list[str], told: bool) -> None:
+    receipt = Receipt()
+    collect([table({"column_1": ["x", "y", "z"], "column_2": labels})], "column_1", "column_2", receipt)
+    expected = ["only the first row has the label 'Verdict': if it names the columns, --header yes"]
+    assert receipt.warnings == expected * told
 
 
 def test_several_files_are_collected_in_their_order() -> None:

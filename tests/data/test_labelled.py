@@ -24,10 +24,16 @@ def test_label_first_lines(tmp_path: Path) -> None:
 
 
 def test_label_folders(tmp_path: Path) -> None:
-    for name, content in [("pos/1", b"good\n"), ("pos/2", b"fine"), ("neg/1", b"b\xe9"), ("unsup/1", b"?")]:
+    files = {"pos/1.txt": b"good\n", "pos/2.txt": b"fine", "neg/1.TXT": b"b\xe9", "unsup/1.txt": b"?"}
+    for name, content in {**files, "pos/3.md": b"another kind", "empty/1.md": b"#"}.items():
         (tmp_path / "train" / name).parent.mkdir(parents=True, exist_ok=True)
-        write(tmp_path / "train" / f"{name}.txt", content)
+        write(tmp_path / "train" / name, content)
     table = read_table(tmp_path / "train")
+    passed_over = [
+        "other files in these folders were passed over: 1",
+        "folders without .txt files were passed over: empty",
+    ]
+    assert [said for said in table.said if "files" in said and "passed over" in said] == passed_over
     assert table.columns == {"text": ["good\n", "fine"], "label": ["pos", "pos"]}
     assert table.lines == [2, 3]
     assert table.dropped == [Dropped(1, "not valid UTF-8")]

@@ -146,6 +146,15 @@ def test_labels_that_differ_only_in_case_or_spaces_are_told() -> None:
     assert receipt.warnings == [told]
 
 
+def test_test_texts_that_stand_in_validation_are_told() -> None:
+    receipt = Receipt()
+    parts = {"train": ["a", "b"], "validation": ["c", "d"], "test": ["c", "e", "c"]}
+    examples = {name: [Example(text, "x", f"{name}:{text}") for text in texts] for name, texts in parts.items()}
+    receipt.look([example for each in examples.values() for example in each])
+    receipt.part(examples)
+    assert receipt.warnings == ["2 of 3 test texts stand in the validation part, by which the weights are chosen"]
+
+
 def test_why_rows_are_left_out() -> None:
     receipt = Receipt()
     assert receipt.why() == ""

@@ -13,6 +13,7 @@ from gptailor.evaluate.baselines import (
     baseline_metrics,
     baseline_predictions,
     majority,
+    mostly_unspaced,
     tfidf_logistic_regression,
 )
 from gptailor.evaluate.metrics import wilson_interval
@@ -53,6 +54,15 @@ def test_tfidf_reads_characters_where_there_are_no_words() -> None:
 @pytest.mark.parametrize("texts", [["a", "b", "c"], ["", "", ""]])
 def test_tfidf_answers_with_the_commonest_class_when_nothing_tells_the_classes_apart(texts: list[str]) -> None:
     assert tfidf_logistic_regression(texts, np.array([1, 1, 0]), ["zz", ""]).tolist() == [1, 1]
+
+
+def test_tfidf_reads_the_characters_of_scripts_without_spaces() -> None:
+    """Whole clauses would each be a word of their own, and a baseline that knows none flatters every model."""
+    train = [f"这家{place}的菜很{mood}" for place in "店馆厅楼" for mood in ("好吃", "难吃")]
+    test = ["那家铺的汤很好吃", "那家铺的汤很难吃"]
+    assert tfidf_logistic_regression(train, np.array([1, 0] * 4), test).tolist() == [1, 0]
+    assert mostly_unspaced(["ก็ดี"]) and mostly_unspaced(["日本語 ok"])
+    assert not mostly_unspaced(["plain, with a 字", "кириллица", "한국어는 띄어 쓴다", "123"])
 
 
 def test_tfidf_of_one_class_and_of_no_test_texts() -> None:

@@ -111,6 +111,7 @@ def collect(tables: Sequence[Table], text: str | None, label: str | None, receip
     """The labelled examples of some tables, with an entry in the receipt for every row that is none."""
     examples: list[Example] = []
     for table in tables:
+        before = len(examples)
         text_columns, label_column = choose_columns(table, text, label)
         receipt.add_columns(text_columns, label_column)
         for dropped in table.dropped:
@@ -118,19 +119,42 @@ def collect(tables: Sequence[Table], text: str | None, label: str | None, receip
         pieces = zip(*(table.columns[name] for name in text_columns), strict=True)
         for line, piece, value in zip(table.lines, pieces, table.columns[label_column], strict=True):
             where = f"{table.path.name}:{line}"
-            joined = " ".join(part for part in map(_string, piece) if part.strip())
-            name = _string(value).strip()
-            if not joined.strip():
+            joined, name = joined_text(piece), _string(value).strip()
+            odd = "text" if any(map(_holds_values, piece)) else "label" if _holds_values(value) else ""
+            if odd:
+                receipt.drop(f"has a {odd} that is a list or an object", where)
+            elif not joined.strip():
                 receipt.drop("has no text", where)
             elif not name:
                 receipt.drop("has no label", where)
             else:
                 examples.append(Example(joined, name, where))
+        if table.format in ("csv", "tsv"):
+            _tell_a_lost_header(examples[before:], receipt)
     return examples
 
 
+def _tell_a_lost_header(examples: Sequence[Example], receipt: Receipt) -> None:
+    """Notes when the first line of a file was read as a row and has a label of its own."""
+    if len(examples) > 1 and examples[0].where.endswith(":1"):
+        label = examples[0].label
+        if all(example.label != label for example in examples[1:]):
+            receipt.warn(f"only the first row has the label {label!r}: if it names the columns, --header yes")
+
+
+def joined_text(pieces: Sequence[Any]) -> str:
+    """The text of a row, from its text columns; ``""`` where there is none."""
+    return " ".join(text for text in map(_string, pieces) if text.strip())
+
+
 def _string(value: Any) -> str:
-    return "" if value is None else str(value)
+    """A value as text; ``""`` for a gap, which json and parquet may write as not a number."""
+    gap = value is None or (isinstance(value, float) and value != value)
+    return "" if gap or _holds_values(value) else str(value)
+
+
+def _holds_values(value: Any) -> bool:
+    return isinstance(value, list | dict)
 
 
 def label_names(examples: Sequence[Example], why: str = "") -> list[str]:
@@ -171,8 +195,13 @@ def drop_repeats(examples: Sequence[Example], receipt: Receipt) -> list[Example]
 
 def encode(examples: Sequence[Example], tokenizer: Tokenizer) -> None:
     """Gives every example its token ids, whole."""
-    for example, ids in zip(examples, tokenizer.encode_many([example.text for example in examples]), strict=True):
+    for example, ids in zip(examples, ids_of([example.text for example in examples], tokenizer), strict=True):
         example.ids = ids
+
+
+def ids_of(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+    """The token ids of texts without the blanks at their ends: a head that reads the last token would read a blank."""
+    return tokenizer.encode_many([text.strip() for text in texts])
 
 
 def cut(examples: Sequence[Example], max_length: int, receipt: Receipt) -> None:

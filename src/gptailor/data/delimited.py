@@ -273,6 +273,7 @@ def _usual_width(rows: list[list[str]]) -> tuple[int, float]:
 # --- header -----------------------------------------------------------------------------------------------------------
 
 _NAME = re.compile(r"[^\W\d][\w .:#/()-]{0,39}")
+LONGEST_NAME = 60  # characters of a column beside one with a usual name
 _USUAL_NAME = re.compile(
     "(id|index|text|label|category|categorie|class|classe|tweet|comment|sentence|title|description|review|"
     "message|sms|body|content|target|sentiment|intent|question|answer|topic|language|rating|score|star|"
@@ -288,12 +289,14 @@ def _looks_like_header(rows: list[list[str]]) -> bool:
     names = [name.strip() for name in rows[0]]
     body = [row for row in rows[1:] if len(row) == len(names)]
     filled = [name for name in names if name]
-    if not filled or not all(_NAME.fullmatch(name) for name in filled) or (rows[1:] and not body):
+    usual = any(map(_USUAL_NAME.fullmatch, filled))
+    short = all(len(name) <= LONGEST_NAME if usual else _NAME.fullmatch(name) for name in filled)
+    if not filled or not short or (rows[1:] and not body):
         return False
     columns = [[row[at].strip() for row in body] for at in range(len(names))]
     if any(name and name in column for name, column in zip(names, columns, strict=True)):
         return False
-    if any(map(_USUAL_NAME.fullmatch, filled)):
+    if usual:
         return True
     return len(set(filled)) == len(filled) and any(map(_unlike, names, columns))
 

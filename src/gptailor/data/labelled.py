@@ -54,7 +54,12 @@ def label_folders(path: Path) -> list[Path]:
     """The folders directly in ``path`` that hold .txt files."""
     with readable(path):
         folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-        return [folder for folder in folders if any(folder.glob("*.txt"))]
+        return [folder for folder in folders if text_files(folder)]
+
+
+def text_files(folder: Path) -> list[Path]:
+    """The .txt files (or .TXT) directly in a folder, by name."""
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() == ".txt")
 
 
 def read_folders(path: Path, encoding: str = "auto") -> Table:
@@ -79,7 +84,13 @@ def read_folders(path: Path, encoding: str = "auto") -> Table:
     if labels != folders:
         table.said.append(f"the folder {_UNLABELLED!r} was passed over: its texts have no label")
     digest = hashlib.sha256()
-    files = [file for label in labels for file in sorted(label.glob("*.txt"))]
+    files = [file for label in labels for file in text_files(label)]
+    others = sum(1 for label in labels for file in label.iterdir()) - len(files)
+    if others:
+        table.said.append(f"other files in these folders were passed over: {others:,}")
+    apart = [each.name for each in path.iterdir() if each.is_dir() and each not in folders and each.name[0] != "."]
+    if apart:
+        table.said.append(f"folders without .txt files were passed over: {listing(sorted(apart))}")
     for number, file in enumerate(files, 1):
         raw = _content(file)
         digest.update(f"{file.relative_to(path).as_posix()}\0{hashlib.sha256(raw or b'').hexdigest()}\n".encode())

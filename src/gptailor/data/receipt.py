@@ -107,6 +107,13 @@ class Receipt:
             if name != "train":
                 shared = sum(example.text in trained_on for example in examples)
                 self.shared[name] = {"n": len(examples), "in_train": shared}
+        chosen_by = {example.text for example in parts.get("validation", ())}
+        seen = sum(example.text in chosen_by for example in parts.get("test", ()))
+        if seen:
+            n_test = len(parts["test"])
+            self.warn(
+                f"{seen:,} of {n_test:,} test texts stand in the validation part, by which the weights are chosen"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The receipt as it is saved in ``receipt.json``."""

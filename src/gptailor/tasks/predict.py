@@ -14,7 +14,8 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from gptailor.data.classification import choose_text
+from gptailor.data.classification import choose_text, joined_text
+from gptailor.data.inputs import SWITCH
 from gptailor.data.sources import read_table
 from gptailor.errors import UserError, listing
 from gptailor.predict import TextClassifier, load
@@ -37,7 +38,7 @@ def predict_command(
     """Labels texts and prints them, or writes them to ``out``; see ``gptailor predict --help``.
 
     Args:
-        how: encoding and delimiter of ``file``, as for ``read_table``.
+        how: encoding, delimiter, header and quoting of ``file``, as for ``read_table``.
         precision: see ``predict.load``.
 
     Raises:
@@ -77,9 +78,18 @@ def _from_file(
     file: Path, how: Mapping[str, str], text: str | None, trained: Sequence[str] | None, console: Console
 ) -> tuple[dict[str, list[Any]], list[str]]:
     """The columns of a file as they are, and the text of each row."""
-    table = read_table(file, encoding=how["encoding"], delimiter=how["delimiter"])
-    pieces = zip(*(table.columns[name] for name in choose_text(table, text, trained)), strict=True)
-    texts = [" ".join(str(part) for part in parts if part is not None) for parts in pieces]
+    for option in ("header", "quoting"):
+        if how[option] not in SWITCH:
+            raise UserError(f"--{option} {how[option]}", expected=listing(SWITCH))
+    header, quoting = SWITCH[how["header"]], SWITCH[how["quoting"]]
+    table = read_table(file, encoding=how["encoding"], delimiter=how["delimiter"], header=header, quoting=quoting)
+    chosen = choose_text(table, text, trained)
+    console.print(visible("; ".join([*table.said, f"text: {', '.join(chosen)}"])), style="dim", highlight=False)
+    if text is None and trained and chosen != list(trained) and len(table.columns) > 1:
+        learned = f"the model learned from the column {', '.join(trained)}, and labels {', '.join(chosen)} here"
+        console.print(f"[yellow]note:[/] {visible(learned)} (--text to change)", highlight=False)
+    pieces = zip(*(table.columns[name] for name in chosen), strict=True)
+    texts = [joined_text(parts) for parts in pieces]
     reasons: dict[str, list[int]] = {}
     for dropped in table.dropped:
         reasons.setdefault(dropped.reason, []).append(dropped.line)
