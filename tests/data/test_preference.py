@@ -51,6 +51,9 @@ def learned(side: Record) -> str:
     return BYTES.decode(side.ids[side.learned].tolist())
 
 
+SYSTEM = {"role": "system", "content": "x"}
+
+
 # --- shapes -----------------------------------------------------------------------------------------------------------
 
 
@@ -63,6 +66,14 @@ def learned(side: Record) -> str:
         ({"prompt": ["q"], "chosen": [said("a")], "rejected": [said("b")]}, [Message("user", "q")]),
         ({"prompt": [said("q", "")[:1]], "chosen": [said("a")], "rejected": [said("b")]}, [Message("user", "q")]),
         ({"prompt": ["q"], "chosen": [said("q", "a")], "rejected": [said("q", "b")]}, [Message("user", "q")]),
+        (
+            {"prompt": [[SYSTEM, *said("q", "r", "s", "")[:3]]], "chosen": [said("s", "a")], "rejected": ["b"]},
+            [Message("system", "x"), Message("user", "q"), Message("assistant", "r"), Message("user", "s")],
+        ),
+        (
+            {"prompt": ["q"], "chosen": [[SYSTEM, *said("q", "a")]], "rejected": [[SYSTEM, *said("q", "b")]]},
+            [Message("system", "x"), Message("user", "q")],
+        ),
         ({"chosen": [said("q", "a")], "rejected": [said("q", "b")]}, [Message("user", "q")]),
         (
             {"chosen": [said("q", "r", "s", "a")], "rejected": [said("q", "r", "s", "b")]},
@@ -100,7 +111,7 @@ def test_columns_that_hold_no_pairs_are_refused_with_what_does() -> None:
         (("q", "a", None), "has an empty rejected side"),
         ((" ", "a", "b"), "has no prompt"),
         (("q", 7.5, ["b"]), "has text where a message was expected"),
-        (("q", said("other", "a"), said("other", "b")), "has a chosen side without the prompt in it"),
+        (("q", said("other", "a"), said("other", "b")), "has a chosen side that does not begin with the prompt"),
         (("q", said("q", "r", "s", "a"), said("q", "t", "s", "b")), "has sides that differ before their last answer"),
         (("q", said("q", "")[:1], said("q", "b")), "has no answer"),
         (("q", said("q", "a", "more", "")[:3], said("q", "b")), "has a chosen side that ends without an answer"),

@@ -12,6 +12,7 @@ from gptailor.data.table import Table
 from gptailor.data.templates import Message
 from gptailor.errors import UserError
 
+HELLO = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 ASKED, SAID = Message("user", "Hi"), Message("assistant", "Hello")
 
 
@@ -31,7 +32,11 @@ def read(**columns: Any) -> list[Message]:
         ({"instruction": "Hi", "output": "Hello"}, ["instruction", "output"]),
         ({"Output": "Hello", "id": 3, "Instruction": "Hi", "Input": None}, ["Instruction", "Output", "Input"]),
         ({"instruction": "Hi", "context": "", "response": "Hello", "category": "open"}, None),
+        ({"instruction": "Hi", "input": "", "response": "Hello"}, ["instruction", "response", "input"]),
+        ({"instruction": "Hi", "context": "", "output": "Hello"}, ["instruction", "output", "context"]),
         ({"prompt": "Hi", "completion": "Hello"}, ["prompt", "completion"]),
+        ({"messages": [{"role": "system", "content": " "}, *HELLO]}, ["messages"]),
+        ({"messages": [{"role": "system", "content": None}, *HELLO]}, ["messages"]),
         ({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}, ["messages"]),
         ({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}, ["conversations"]),
         ({"messages": [{"from": "user", "value": "Hi"}, {"from": "assistant", "content": "Hello"}]}, ["messages"]),
@@ -88,6 +93,7 @@ def said(*roles: str) -> list[dict[str, str]]:
         ({"messages": said("user", "tool")}, "has a message of the role 'tool'"),
         ({"messages": [{"role": ["user"], "content": "x"}]}, r"has a message of the role \['user'\]"),
         ({"messages": [{"role": "user"}]}, "has no content in a message"),
+        ({"messages": [HELLO[0], {**HELLO[1], "weight": 0}]}, "has an answer of weight 0, .* not to be learned"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "content is a list where text was expected"),
         ({"messages": said("user", "assistant", "system")}, "has a system message that is not the first"),
         ({"messages": said("assistant", "user", "assistant")}, "has messages that are not question and answer in turn"),

@@ -225,6 +225,14 @@ def test_what_reaches_out_of_the_sandbox_is_refused(trick: str) -> None:
         Template("t", GOOD + "\n" + trick)
 
 
+def test_a_template_that_leaves_a_system_message_out_is_refused_with_one() -> None:
+    source = "{% for m in messages if m.role != 'system' %}{{ m.content }}\n{% endfor %}"
+    template, turns = Template("t", source), [Message("user", "q"), Message("assistant", "a")]
+    assert template.segments(turns)
+    with pytest.raises(UserError, match="leaves out what is said by: system"):
+        template.segments([Message("system", "be brief"), *turns])
+
+
 @pytest.mark.parametrize(
     ("source", "told"),
     [

@@ -249,6 +249,9 @@ def test_damaged_adapters_are_told(base: Path, tokenizer: Tokenizer, tmp_path: P
     assert "no place for: base_model.model.transformer.h.0.attn.other.weight" in told(
         {"base_model.model.transformer.h.0.attn.other.weight": torch.zeros(1)}
     )
+    assert "blocks.1.attention.qkv" in told({key: torch.zeros(())})
+    head = "base_model.model.lm_head.weight"  # PEFT's modules_to_save: it unties the head from the embedding
+    assert "head that was trained whole" in told({head: torch.zeros(320, 32)})
     assert "rank_pattern is {'x0': 1, 'x1': 1" in told(rank_pattern={f"x{number}": 1 for number in range(10_001)})
     far = "base_model.model.transformer.h.1000.attn.c_attn.lora_A.weight"  # names of so many blocks would take hours
     assert f"no place for: {far}" in told({far: torch.zeros(4, 32)})

@@ -141,9 +141,12 @@ def _side(prompt: list[Message], value: Any, name: str) -> list[Message]:
     said = messages_of(value)
     if said and said[0].role == "assistant":
         return [*prompt, *said]
-    if not any(message == prompt[-1] for message in said):
-        raise UnusableError(f"has a {name} side without the prompt in it")
-    return said
+    for n_repeated in range(len(prompt), 0, -1):  # all of the prompt, or its last messages
+        if said[:n_repeated] == prompt[-n_repeated:]:
+            return [*prompt, *said[n_repeated:]]
+    if said[1 : 1 + len(prompt)] == prompt and said[0].role == "system":
+        return said
+    raise UnusableError(f"has a {name} side that does not begin with the prompt")
 
 
 SHAPES = (

@@ -56,16 +56,19 @@ class Shape(Columns):
 
 
 def recognise(table: Table, shapes: Sequence[C]) -> tuple[C, list[str]]:
-    """The first of ``shapes`` that a table has, and its columns that hold the values, in that order.
+    """The shape that a table has, and its columns that hold the values, in that order.
+
+    Of several it is the one with more columns there, and the first of equals.
 
     Raises:
         UserError: listing the columns, when they have no known shape.
     """
     by_name = _by_name(table)
-    for shape in shapes:
-        if all(name in by_name for name in shape.needed):
-            return shape, [by_name[name] for name in shape.columns if name in by_name]
-    raise _unknown(table, shapes, map(_told, shapes))
+    fitting = [shape for shape in shapes if all(name in by_name for name in shape.needed)]
+    if not fitting:
+        raise _unknown(table, shapes, map(_told, shapes))
+    shape = max(fitting, key=lambda shape: sum(name in by_name for name in shape.columns))
+    return shape, [by_name[name] for name in shape.columns if name in by_name]
 
 
 def recognise_questions(table: Table) -> tuple[Shape, list[str]]:
@@ -167,7 +170,7 @@ def messages_of(value: Any) -> list[Message]:
         raise UnusableError("has no messages")
     if not isinstance(value, list):
         raise UnusableError(f"messages are {_kind(value)} where a list was expected")
-    return [_message(item) for item in value]
+    return [_message(item) for item in value if not _says_nothing(item)]
 
 
 def check_turns(messages: Sequence[Message], needed: str) -> None:
@@ -181,6 +184,14 @@ def check_turns(messages: Sequence[Message], needed: str) -> None:
         raise UnusableError("has messages that are not question and answer in turn")
 
 
+def _says_nothing(item: Any) -> bool:
+    """Whether it is a system message without content, as many exports write one."""
+    if not isinstance(item, dict) or _first(item, ("role", "from")) != "system":
+        return False
+    content = _first(item, ("content", "value"))
+    return content is None or (isinstance(content, str) and not content.strip())
+
+
 def _message(item: Any) -> Message:
     if not isinstance(item, dict):
         raise UnusableError(f"has {_kind(item)} where a message was expected")
@@ -189,6 +200,8 @@ def _message(item: Any) -> Message:
         raise UnusableError(
             "has a message without a role" if role is None else f"has a message of the role {role!r:.40}"
         )
+    if ROLES[role] == "assistant" and item.get("weight") == 0:
+        raise UnusableError("has an answer of weight 0, that is, one not to be learned")
     content = _there(_text(_first(item, ("content", "value")), "content"), "content in a message")
     return Message(ROLES[role], content if ROLES[role] == "assistant" else _some(content, "content in a message"))
 
@@ -224,13 +237,14 @@ def _kind(value: object) -> str:
 
 
 SHAPES = (
-    Shape("instructions with inputs and outputs", ("instruction", "output"), "input", _instruction, _ask_instruction),
-    Shape(
-        "instructions with contexts and responses",
-        ("instruction", "response"),
-        "context",
-        _instruction,
-        _ask_instruction,
+    *(
+        Shape(f"instructions with {more}s and {answer}s", ("instruction", answer), more, _instruction, _ask_instruction)
+        for answer, more in (
+            ("output", "input"),
+            ("response", "context"),
+            ("output", "context"),
+            ("response", "input"),
+        )
     ),
     Shape("prompts and completions", ("prompt", "completion"), "", _completion, _ask_prompt),
     Shape("lists of messages", ("messages",), "", _conversation, _ask_conversation),

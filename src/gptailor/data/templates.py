@@ -63,6 +63,7 @@ Below is an instruction that describes a task. Write a response that appropriate
 
 # Stand for the end of text, and for contents, in a rendered text; nobody can write them into a message.
 _NONCE = uuid4().hex
+EACH = "{{ message.content }} for each message"
 _END, _QUESTION, _INPUT, _ANSWER = (f"{name}{_NONCE}" for name in ("end", "question", "input", "answer"))
 
 
@@ -175,6 +176,8 @@ class Template:
         generated there. Behind the last answer it is left out.
         """
         pieces, at = [], 0
+        if messages[0].role == "system" and messages[0].content.strip() not in whole:
+            raise UserError(f"template {self.name} leaves out what is said by: system", expected=EACH)
         for begin, end in self._answers(messages, whole):
             said, ended, _ = whole[begin:end].partition(_END)
             pieces += [*_given(whole[at:begin]), Segment(said, learned=True, ended=bool(ended))]
@@ -206,8 +209,7 @@ class Template:
         whole = self._render([question, answer], end=_END)
         lost = [m.role for m, text in ((question, prompt), (answer, whole)) if m.content not in text]
         if lost:
-            expected = "{{ message.content }} for each message"
-            raise UserError(f"template {self.name} leaves out what is said by: {', '.join(lost)}", expected=expected)
+            raise UserError(f"template {self.name} leaves out what is said by: {', '.join(lost)}", expected=EACH)
         (*_, (begin, end)) = self._answers([question, answer], whole)
         opening, _, rest = whole[begin:end].partition(_ANSWER)
         if opening.strip() and prompt == self._render([question], end=_END):

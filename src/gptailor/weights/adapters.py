@@ -201,7 +201,14 @@ def read_adapter(folder: Path) -> Adapter:
             layers.setdefault(ours_of[module], {})[part] = tensor.float()
         else:
             whole[f"{ours_of[module]}.{part}"] = tensor.float()
-    unknown += [name for name, parts in layers.items() if not {"a", "b"} <= set(parts)]
+    unknown += [
+        name
+        for name, parts in layers.items()
+        if not {"a", "b"} <= set(parts) or any(parts[part].dim() != 2 for part in "ab")
+    ]
+    if "token_embedding.weight" in whole and "token_embedding" not in layers:
+        found = f"{folder / WEIGHTS}: an output head that was trained whole, and so apart from the token embedding"
+        raise UserError(found, expected="a head that shares the weights of the token embedding")
     if unknown:
         raise UserError(f"{folder / WEIGHTS}: tensors that GPTailor has no place for: {listing(unknown)}")
     theirs_of, patterns = {ours: theirs for theirs, ours in ours_of.items()}, _patterns(config, folder)
