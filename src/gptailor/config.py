@@ -256,8 +256,11 @@ class ConversationConfig(TableConfig):
 class AssistantConfig(ConversationConfig):
     """The options of ``gptailor train assistant``."""
 
-    template: str = option(
-        "alpaca", "how a question is put: alpaca, phi3, chatml, plain, or a file with a chat template", group="Data"
+    template: str | None = option(
+        None,
+        "how a question is put: alpaca, phi3, chatml, plain, or a file with a chat template [default: as the base was "
+        "taught, or else alpaca]",
+        group="Data",
     )
     learn: Literal["response", "last", "all"] = option(
         "response", "what is learned: every answer, the last one of each record, or everything", group="Data"

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer as Backend
 from gptailor.errors import UserError, listing
 
 END_OF_TEXT = "<|endoftext|>"
+TEMPLATE_FILE = "chat_template.jinja"  # beside the tokenizer of a model that is asked in a certain way
 ALPHABET_SIZE = 256  # one symbol per byte: no text is ever out of the vocabulary
 
 # The largest tokenizer.json in common use (256k tokens) has about 35 MB; far more is not a tokenizer.

@@ -18,6 +18,7 @@ from gptailor.data.templates import TEMPLATE_FILE, open_template
 from gptailor.errors import UserError
 from gptailor.evaluate.answers import read_answers
 from gptailor.model.device import choose_device
+from gptailor.tasks.assistant import prepare as prepare_assistant
 from gptailor.tasks.assistant import run_assistant
 from gptailor.tasks.preferences import REFERENCE, PairLesson, by_length_alone, prepare, run_preferences
 from gptailor.train.loop import StopRequest
@@ -115,6 +116,15 @@ def test_the_template_is_that_of_the_base(tuned: Path, base: Path, pairs: Path) 
     with pytest.raises(UserError, match="was taught with another one"):
         prepare(options(pairs, base, template="alpaca"))
     assert prepare(options(pairs, Path(SHAPE))).template.name == "alpaca"
+
+
+def test_an_assistant_is_taught_on_as_it_was_taught(base: Path, tmp_path: Path) -> None:
+    file = tmp_path / "more.json"
+    rows = [{"instruction": f"what is {n}", "output": f"it is {n}"} for n in range(30)]
+    file.write_text(json.dumps(rows), encoding="utf-8")
+    for given, template in (({}, "plain"), ({"template": "phi3"}, "phi3")):
+        config = load_config(AssistantConfig, None, {"data": str(file), "base": str(base), **given})
+        assert prepare_assistant(config).template.source == open_template(template).source
 
 
 def test_the_receipt_and_the_card_tell_of_the_pairs(tuned: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +11,18 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gptailor.config import ClassifierConfig
+from gptailor.data.templates import TEMPLATE_FILE, TEMPLATES
 from gptailor.errors import UserError
 from gptailor.model.decoder import Decoder
 from gptailor.model.freeze import freeze_for_lora
 from gptailor.model.head import Classifier
 from gptailor.model.lora import LoraSettings, adapted
+from gptailor.tasks.merge import merge_command
 from gptailor.tasks.tuning import freeze_as
 from gptailor.tokenizer import Tokenizer
 from gptailor.weights.adapters import adapter_of, attach, fingerprint, read_adapter
@@ -188,6 +192,24 @@ def test_three_adapters_of_one_matrix_come_back_as_three(base: Path, tokenizer: 
     for name, lora in back.layers.items():
         assert torch.equal(lora.a, mine.layers[name].a) and torch.equal(lora.b, mine.layers[name].b)
         assert lora.settings.scale == pytest.approx(mine.layers[name].settings.scale)
+
+
+def test_a_template_is_looked_for_where_the_model_was_found(
+    base: Path, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not where its name leads: an adapter has its base's, and the bundled thimble none of a folder of that name."""
+    whole, adapter, merged = tmp_path / "whole", tmp_path / "thimble", tmp_path / "merged"
+    shutil.copytree(base, whole)
+    (whole / TEMPLATE_FILE).write_text(TEMPLATES["chatml"], encoding="utf-8")
+    decoder, on = adapted_model(whole, KINDS["plain"], ["attention"], [])
+    save_language_model(adapter, decoder, tokenizer, task="base", dtype=torch.float32, adapter_on=on)
+    assert open_base(str(whole)).template == open_base(str(adapter)).template == whole / TEMPLATE_FILE
+    merge_command(adapter, merged, None, "fp32", Console(quiet=True))
+    assert (merged / TEMPLATE_FILE).read_text() == TEMPLATES["chatml"]
+    (adapter / TEMPLATE_FILE).write_text(TEMPLATES["plain"], encoding="utf-8")
+    assert open_base(str(adapter)).template == adapter / TEMPLATE_FILE
+    monkeypatch.chdir(tmp_path)
+    assert open_base("thimble").template is None
 
 
 def test_another_base_is_refused(base: Path, tokenizer: Tokenizer, tmp_path: Path, make_decoder: MakeDecoder) -> None:

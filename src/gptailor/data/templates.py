@@ -18,9 +18,8 @@ import jinja2
 from gptailor.config import user_path
 from gptailor.data.sandbox import RefusalError, bounded, sandbox
 from gptailor.errors import UserError, did_you_mean, listing
-from gptailor.tokenizer import END_OF_TEXT
+from gptailor.tokenizer import END_OF_TEXT, TEMPLATE_FILE
 
-TEMPLATE_FILE = "chat_template.jinja"
 LONGEST = 200_000  # characters of a template; those in use have some thousands
 
 # An answer is closed by ``eos_token``, at which generation stops, and not by the marker that closes other messages.

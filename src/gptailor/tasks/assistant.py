@@ -63,7 +63,8 @@ def prepare(config: AssistantConfig) -> Prepared:
     Raises:
         UserError: for anything in data or options that cannot work.
     """
-    template, base = open_template(config.template), open_base(config.base, config.tokenizer)
+    base = open_base(config.base, config.tokenizer)
+    template = open_template(config.template or base.template or "alpaca")
     config = config.for_base(pretrained=base.pretrained, n_layer=base.config.n_layer)
     context, receipt = base.config.context_length, InstructionReceipt()
     if (config.max_length or 0) > context:

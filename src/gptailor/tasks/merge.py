@@ -12,13 +12,12 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from gptailor.data.templates import TEMPLATE_FILE
 from gptailor.errors import UserError
 from gptailor.model.decoder import Decoder
 from gptailor.model.head import Classifier
 from gptailor.model.lora import adapted, merge
 from gptailor.predict import TOLERANCE, TOLERANCE_HALF
-from gptailor.tokenizer import Tokenizer
+from gptailor.tokenizer import TEMPLATE_FILE, Tokenizer
 from gptailor.weights.adapters import HEAD, attach, is_adapter, read_adapter
 from gptailor.weights.base import base_of, check_base, open_base
 from gptailor.weights.folder import (
@@ -54,7 +53,7 @@ def merge_command(folder: Path, out: Path, base: str | None, save_in: str, conso
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} holds something already", expected="a new or empty folder", hint="another --out")
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    model, tokenizer = _adapted(folder, base)
+    model, tokenizer, template = _adapted(folder, base)
     decoder = model.decoder if isinstance(model, Classifier) else model
     ids = torch.randint(decoder.config.vocab_size, (TEXTS, min(TOKENS, decoder.config.context_length)))
     expected = _logits(model, ids)
@@ -66,15 +65,14 @@ def merge_command(folder: Path, out: Path, base: str | None, save_in: str, conso
         named = ClassifierFolder(model, tokenizer, read_labels(config, folder), read_settings(config, folder))
         save_classifier(out, named, dtype=DTYPES[save_in])
     else:
-        template = folder / TEMPLATE_FILE
-        texts = {TEMPLATE_FILE: template.read_text(encoding="utf-8")} if template.is_file() else {}
+        texts = {TEMPLATE_FILE: template.read_text(encoding="utf-8")} if template else {}
         task = "assistant" if texts else "base"
         save_language_model(out, model, tokenizer, task=task, dtype=DTYPES[save_in], texts=texts)
     _prove(out, ids, expected, TOLERANCE if save_in == "fp32" else TOLERANCE_HALF, console)
 
 
-def _adapted(folder: Path, place: str | None) -> tuple[Decoder | Classifier, Tokenizer]:
-    """The base with the adapter on it, not merged."""
+def _adapted(folder: Path, place: str | None) -> tuple[Decoder | Classifier, Tokenizer, Path | None]:
+    """The base with the adapter on it, not merged; and its chat template, or else that of the base."""
     adapter = read_adapter(folder)
     base = open_base(place) if place is not None else base_of(folder, adapter)
     tokenizer = Tokenizer.load(folder) if (folder / "tokenizer.json").is_file() else base.tokenizer
@@ -83,9 +81,10 @@ def _adapted(folder: Path, place: str | None) -> tuple[Decoder | Classifier, Tok
     decoder = base.load(tokenizer)
     check_base(folder, decoder, base.name)
     if HEAD in adapter.whole:
-        return load_on(folder, decoder, adapter).model, tokenizer
+        return load_on(folder, decoder, adapter).model, tokenizer, None
     attach(decoder, adapter)
-    return decoder.eval(), tokenizer
+    own = folder / TEMPLATE_FILE
+    return decoder.eval(), tokenizer, own if own.is_file() else base.template
 
 
 def _prove(out: Path, ids: Tensor, expected: np.ndarray, tolerance: float, console: Console) -> None:

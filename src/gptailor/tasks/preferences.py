@@ -18,7 +18,7 @@ from gptailor.data.instruction import arrange
 from gptailor.data.packing import collate_records
 from gptailor.data.preference import Pair, collect_pairs, encode_pairs
 from gptailor.data.receipt import PreferenceReceipt
-from gptailor.data.templates import TEMPLATE_FILE, Template, open_template
+from gptailor.data.templates import Template, open_template
 from gptailor.errors import UserError
 from gptailor.evaluate.card import write_preferences_card
 from gptailor.evaluate.metrics import accuracy_with_interval
@@ -75,7 +75,8 @@ def prepare(config: PreferencesConfig) -> Prepared:
     Raises:
         UserError: for anything in data or options that cannot work.
     """
-    template, base = _template(config), open_base(config.base, config.tokenizer)
+    base = open_base(config.base, config.tokenizer)
+    template = _template(config, base)
     config = config.for_base(pretrained=base.pretrained, n_layer=base.config.n_layer)
     context, receipt = base.config.context_length, PreferenceReceipt()
     if (config.max_length or 0) > context:
@@ -94,15 +95,14 @@ def prepare(config: PreferencesConfig) -> Prepared:
     return Prepared(config, base, tokenizer, template, parts, receipt)
 
 
-def _template(config: PreferencesConfig) -> Template:
+def _template(config: PreferencesConfig, base: Base) -> Template:
     """How the base was taught to be asked, where it says so: another way would make it another model."""
-    folder = user_path(config.base)
-    if not (folder / TEMPLATE_FILE).is_file():
+    if base.template is None:
         return open_template(config.template or "alpaca")
-    own = open_template(folder)
+    own = open_template(base.template)
     if config.template is not None and open_template(config.template).source != own.source:
         found = f"--template {config.template}, but {config.base} was taught with another one"
-        raise UserError(found, hint=f"leave --template out: it is taken from {TEMPLATE_FILE} of the base")
+        raise UserError(found, hint=f"leave --template out: it is taken from {base.template.name} of the base")
     return own
 
 

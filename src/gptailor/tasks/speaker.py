@@ -9,9 +9,8 @@ from functools import cached_property
 
 import torch
 
-from gptailor.config import user_path
 from gptailor.data.encoding import prompt_ids
-from gptailor.data.templates import TEMPLATE_FILE, Message, Template, open_template
+from gptailor.data.templates import Message, open_template
 from gptailor.errors import UserError
 from gptailor.model.decoder import Decoder
 from gptailor.model.device import choose_device
@@ -47,7 +46,7 @@ class Speaker:
         if base.tokenizer is None:
             raise UserError(f"{name} has nothing to say: its weights are random", expected="a trained language model")
         self.name, self.tokenizer, self.context = name, base.tokenizer, base.config.context_length
-        self.template = _template(name)
+        self.template = open_template(base.template) if base.template else None
         closing = (self.template.closing,) if self.template and self.template.closing else ()
         most = sampling.max_new_tokens or (ANSWERED if self.template else CONTINUED)
         self.sampling = replace(sampling, max_new_tokens=most, stop=(*sampling.stop, *closing))
@@ -103,12 +102,6 @@ class Speaker:
         if ended == "length" and self.template is not None:
             return f"because of --max-new-tokens {self.sampling.max_new_tokens}"
         return ""
-
-
-def _template(name: str) -> Template | None:
-    """How the folder's model is asked; None for one that continues texts."""
-    folder = user_path(name)
-    return open_template(folder) if (folder / TEMPLATE_FILE).is_file() else None
 
 
 def check_sampling(sampling: Sampling) -> list[UserError]:

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from gptailor.config import ConversationConfig
-from gptailor.data.templates import TEMPLATE_FILE, Template
+from gptailor.data.templates import Template
 from gptailor.evaluate.report import write_report
 from gptailor.model.decoder import Decoder
 from gptailor.model.device import choose_device
@@ -20,7 +20,7 @@ from gptailor.model.precision import in_bf16
 from gptailor.show import show_plan
 from gptailor.tasks.run import RunFolder
 from gptailor.tasks.tuning import adapter_base, freeze_as
-from gptailor.tokenizer import Tokenizer
+from gptailor.tokenizer import TEMPLATE_FILE, Tokenizer
 from gptailor.weights.base import Base
 from gptailor.weights.folder import AdapterBase, save_language_model
 

@@ -15,7 +15,7 @@ from gptailor.errors import UserError, did_you_mean, listing
 from gptailor.model.config import SIZES, ModelConfig, parse_size
 from gptailor.model.decoder import Decoder
 from gptailor.model.lora import merge
-from gptailor.tokenizer import Tokenizer
+from gptailor.tokenizer import TEMPLATE_FILE, Tokenizer
 from gptailor.weights import openai
 from gptailor.weights.adapters import CONFIG, WEIGHTS, Adapter, attach, fingerprint, is_adapter, read_adapter
 from gptailor.weights.huggingface import WeightFiles, assemble, check_tokenizer, load_decoder, read_config, read_json
@@ -29,6 +29,7 @@ HUB_NAMES = {
 THIMBLE = Path(__file__).parents[1] / "assets" / "thimble"  # comes with GPTailor
 ADAPTER_FILES = (CONFIG, WEIGHTS)
 HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "vocab.json", "merges.txt"]
+HUB_FILES += [TEMPLATE_FILE]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Base:
     Attributes:
         pretrained: False for random weights.
         tokenizer: None when one is to be trained on the user's texts (random weights only).
+        template: the file with the chat template that comes with the model; None where there is none.
         read: see ``load``.
     """
 
@@ -45,6 +47,7 @@ class Base:
     config: ModelConfig
     pretrained: bool
     tokenizer: Tokenizer | None
+    template: Path | None
     read: Callable[[Tokenizer, torch.dtype], Decoder]
 
     def shape_with(self, tokenizer: Tokenizer) -> ModelConfig:
@@ -98,13 +101,18 @@ def _random(name: str, tokenizer: str | None) -> Base:
     def read(used: Tokenizer, dtype: torch.dtype) -> Decoder:
         return Decoder(replace(config, vocab_size=used.vocab_size)).initialize().to(dtype)
 
-    return Base(name, config, False, Tokenizer.load(Path(tokenizer)) if tokenizer else None, read)
+    return Base(name, config, False, Tokenizer.load(Path(tokenizer)) if tokenizer else None, None, read)
 
 
 def _huggingface(name: str, folder: Path) -> Base:
     config, tokenizer = read_config(folder), Tokenizer.load(folder)
     check_tokenizer(tokenizer, config.vocab_size, folder)
-    return Base(name, config, True, tokenizer, lambda used, dtype: load_decoder(folder, dtype))
+    return Base(name, config, True, tokenizer, _template_in(folder), lambda used, dtype: load_decoder(folder, dtype))
+
+
+def _template_in(folder: Path) -> Path | None:
+    file = folder / TEMPLATE_FILE
+    return file if file.is_file() else None
 
 
 def _adapted(name: str, folder: Path, above: tuple[Path, ...]) -> Base:
@@ -118,7 +126,7 @@ def _adapted(name: str, folder: Path, above: tuple[Path, ...]) -> Base:
     def read(used: Tokenizer, dtype: torch.dtype) -> Decoder:
         return load_adapted(folder, adapter, base, used).to(dtype)
 
-    return Base(name, base.config, True, tokenizer, read)
+    return Base(name, base.config, True, tokenizer, _template_in(folder) or base.template, read)
 
 
 def base_of(folder: Path, adapter: Adapter, above: tuple[Path, ...] = ()) -> Base:
@@ -188,7 +196,7 @@ def _openai(name: str, folder: Path) -> Base:
     )
     tokenizer = Tokenizer.load(folder)
     check_tokenizer(tokenizer, config.vocab_size, folder)
-    return Base(name, config, True, tokenizer, lambda used, dtype: load_openai(folder, config, dtype))
+    return Base(name, config, True, tokenizer, None, lambda used, dtype: load_openai(folder, config, dtype))
 
 
 def load_openai(folder: Path, config: ModelConfig, dtype: torch.dtype = torch.float32) -> Decoder:
