@@ -226,7 +226,10 @@ def test_transformers_makes_the_same_prompt_of_our_template(tmp_path: Path) -> N
     (tmp_path / TEMPLATE_FILE).write_text(CHATML.source, encoding="utf-8")
     asked = [Message("user", "the cat <|endoftext|> sat")]
     (ours,) = prompt_ids([asked], CHATML, tokenizer)
-    theirs = AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(
-        CHATML.as_dicts(asked), add_generation_prompt=True, return_dict=False
-    )
-    assert ours == theirs
+    transformers = AutoTokenizer.from_pretrained(tmp_path)
+    how = {"add_generation_prompt": True, "return_dict": False}
+    assert transformers.apply_chat_template(CHATML.as_dicts(asked), **how) == ours
+    turns = [Message("user", "the cat"), Message("assistant", " sat"), Message("user", "on what?")]
+    (ours,) = prompt_ids([turns], CHATML, tokenizer)
+    whole = {"split_special_tokens": False}  # from the second question on, as the guide says
+    assert transformers.apply_chat_template(CHATML.as_dicts(turns), **how, tokenizer_kwargs=whole) == ours
