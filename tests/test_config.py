@@ -193,17 +193,17 @@ def test_a_value_means_the_same_in_the_file_and_as_a_flag(tmp_path: Path, name: 
     ("base", "n_train", "given", "resolved"),
     [
         ((False, 2), 1000, {}, ("all", "random", 5e-4, 10)),
-        ((True, 4), 1000, {}, ("all", "probe", 2e-4, 5)),
+        ((True, 4), 1000, {}, ("all", "probe", 5e-5, 5)),
         ((True, 12), 1000, {}, ("1", "random", 5e-5, 5)),
         ((True, 12), 1000, {"lr": 0.01}, ("1", "random", 0.01, 5)),
         ((False, 2), 1000, {"layers": "head", "epochs": 2}, ("head", "random", 5e-4, 2)),
-        ((True, 4), 50, {}, ("all", "probe", 2e-4, 29)),  # 7 steps an epoch: 29 epochs are the first to have 200
-        ((True, 4), 50, {"batch_size": 4, "accumulate": 4}, ("all", "probe", 2e-4, 50)),
-        ((True, 4), 50, {"epochs": 3}, ("all", "probe", 2e-4, 3)),
-        ((True, 4), 2999, {}, ("all", "probe", 2e-4, 5)),
-        ((True, 4), 3000, {}, ("all", "probe", 2e-4, 2)),  # a thousand for each of three labels
-        ((True, 4), 3000, {"epochs": 4}, ("all", "probe", 2e-4, 4)),
-        ((True, 4), 3000, {"layers": "all", "head": "random"}, ("all", "random", 2e-4, 2)),
+        ((True, 4), 50, {}, ("all", "probe", 5e-5, 29)),  # 7 steps an epoch: 29 epochs are the first to have 200
+        ((True, 4), 50, {"batch_size": 4, "accumulate": 4}, ("all", "probe", 5e-5, 50)),
+        ((True, 4), 50, {"epochs": 3}, ("all", "probe", 5e-5, 3)),
+        ((True, 4), 2999, {}, ("all", "probe", 5e-5, 5)),
+        ((True, 4), 3000, {}, ("all", "probe", 5e-5, 2)),  # a thousand for each of three labels
+        ((True, 4), 3000, {"epochs": 4}, ("all", "probe", 5e-5, 4)),
+        ((True, 4), 3000, {"layers": "all", "head": "random"}, ("all", "random", 5e-5, 2)),
         ((True, 4), 3000, {"layers": "1"}, ("1", "random", 3e-4, 5)),
         ((True, 4), 3000, {"layers": "lora"}, ("lora", "random", 8e-4, 5)),
         ((True, 12), 3000, {}, ("1", "random", 5e-5, 5)),

@@ -155,7 +155,7 @@ FEWEST_STEPS = 200  # that the usual number of epochs is raised to
 PLENTY = 1000  # texts for each label, on average: with 5 epochs of them a small base learns too much by heart
 USUAL = {  # what a classifier's options are when they are left to the base
     "random": {"layers": "all", "head": "random", "lr": 5e-4, "epochs": 10},
-    "small": {"layers": "all", "head": "probe", "lr": 2e-4, "epochs": 5},
+    "small": {"layers": "all", "head": "probe", "lr": 5e-5, "epochs": 5},
     "small, in part": {"head": "random", "lr": 3e-4, "epochs": 5},
     "large": {"layers": "1", "head": "random", "lr": 5e-5, "epochs": 5},
     "lora": {"head": "random", "lr": 8e-4, "epochs": 5},
