@@ -19,7 +19,7 @@ from gptailor.model.lora import adapted, merge
 from gptailor.predict import TOLERANCE, TOLERANCE_HALF
 from gptailor.tokenizer import TEMPLATE_FILE, Tokenizer
 from gptailor.weights.adapters import HEAD, attach, is_adapter, read_adapter
-from gptailor.weights.base import base_of, check_base, open_base
+from gptailor.weights.base import base_of, check_base, open_base, template_in
 from gptailor.weights.folder import (
     ClassifierFolder,
     load_classifier,
@@ -83,8 +83,7 @@ def _adapted(folder: Path, place: str | None) -> tuple[Decoder | Classifier, Tok
     if HEAD in adapter.whole:
         return load_on(folder, decoder, adapter).model, tokenizer, None
     attach(decoder, adapter)
-    own = folder / TEMPLATE_FILE
-    return decoder.eval(), tokenizer, own if own.is_file() else base.template
+    return decoder.eval(), tokenizer, template_in(folder) or base.template
 
 
 def _prove(out: Path, ids: Tensor, expected: np.ndarray, tolerance: float, console: Console) -> None:

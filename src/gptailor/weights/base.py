@@ -107,10 +107,11 @@ def _random(name: str, tokenizer: str | None) -> Base:
 def _huggingface(name: str, folder: Path) -> Base:
     config, tokenizer = read_config(folder), Tokenizer.load(folder)
     check_tokenizer(tokenizer, config.vocab_size, folder)
-    return Base(name, config, True, tokenizer, _template_in(folder), lambda used, dtype: load_decoder(folder, dtype))
+    return Base(name, config, True, tokenizer, template_in(folder), lambda used, dtype: load_decoder(folder, dtype))
 
 
-def _template_in(folder: Path) -> Path | None:
+def template_in(folder: Path) -> Path | None:
+    """The file with the chat template of the model in ``folder``; None where there is none."""
     file = folder / TEMPLATE_FILE
     return file if file.is_file() else None
 
@@ -126,7 +127,7 @@ def _adapted(name: str, folder: Path, above: tuple[Path, ...]) -> Base:
     def read(used: Tokenizer, dtype: torch.dtype) -> Decoder:
         return load_adapted(folder, adapter, base, used).to(dtype)
 
-    return Base(name, base.config, True, tokenizer, _template_in(folder) or base.template, read)
+    return Base(name, base.config, True, tokenizer, template_in(folder) or base.template, read)
 
 
 def base_of(folder: Path, adapter: Adapter, above: tuple[Path, ...] = ()) -> Base:
