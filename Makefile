@@ -17,7 +17,7 @@ demo: $(READY)  ## train, evaluate and use a classifier and an assistant on the 
 	$(BIN)/gptailor predict $(DEMO) "The parcel came a day early, thank you!" \
 	  "Could you tell me when the parcel will come?" "Please send the parcel to my office instead."
 	$(BIN)/gptailor train assistant $(SAMPLE)/questions.json --out $(DEMO)-assistant \
-	  --epochs 8 --lr 6e-4 --max-new-tokens 40
+	  --max-new-tokens 40
 	$(BIN)/gptailor generate $(DEMO)-assistant "How much deposit do you want?" --temperature 0
 	$(BIN)/gptailor generate $(DEMO)-assistant "Could you deliver two bicycles to the hotel by the river?" --temperature 0
 	$(BIN)/gptailor generate $(DEMO)-assistant "I have lost the key somewhere in the park. What will it cost me?" --temperature 0

@@ -269,3 +269,15 @@ def test_every_way_is_measured_on_the_same_texts(
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # it is for a process of its own
     found = transfer.measure(moods.parent, "moods", "50", way, 123)
     assert (found["size"], found["way"]) == ("50", way) and 0 < found["right"] <= found["n"] == 24
+
+
+def test_a_test_part_that_comes_with_the_set_counts_once(on_path: None) -> None:
+    transfer = module("transfer")
+    found = [
+        {"data": name, "size": "50", "way": "thimble", "seed": seed, "right": right, "n": 100, "macro_f1": 0.5}
+        for name in ("trec", "rotten-tomatoes")
+        for seed, right in ((123, 80), (124, 84), (125, 82))
+    ]
+    rows = {line.split(" | ")[0].strip("| "): line for line in transfer.table(found).splitlines() if " | 50 | " in line}
+    assert "82.0 (73.3-88.3), 0.500" in rows["trec"]  # 82 of 100
+    assert "82.0 (77.3-85.9), 0.500" in rows["rotten-tomatoes"]  # 246 of 300

@@ -197,8 +197,9 @@ def test_a_value_means_the_same_in_the_file_and_as_a_flag(tmp_path: Path, name: 
         ((True, 12), 1000, {}, ("1", "random", 5e-5, 5)),
         ((True, 12), 1000, {"lr": 0.01}, ("1", "random", 0.01, 5)),
         ((False, 2), 1000, {"layers": "head", "epochs": 2}, ("head", "random", 5e-4, 2)),
-        ((True, 4), 50, {}, ("all", "probe", 5e-5, 29)),  # 7 steps an epoch: 29 epochs are the first to have 200
-        ((True, 4), 50, {"batch_size": 4, "accumulate": 4}, ("all", "probe", 5e-5, 50)),
+        ((True, 4), 50, {}, ("all", "probe", 5e-5, 15)),  # 7 steps an epoch: 15 epochs are the first to have 100
+        ((True, 4), 50, {"batch_size": 4, "accumulate": 4}, ("all", "probe", 5e-5, 25)),
+        ((True, 4), 50, {"head": "random"}, ("all", "random", 5e-5, 29)),  # and 29 to have 200
         ((True, 4), 50, {"epochs": 3}, ("all", "probe", 5e-5, 3)),
         ((True, 4), 2999, {}, ("all", "probe", 5e-5, 5)),
         ((True, 4), 3000, {}, ("all", "probe", 5e-5, 2)),  # a thousand for each of three labels
@@ -221,6 +222,15 @@ def test_the_base_decides_only_what_was_left_open(
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("pretrained", "tokenizer"), [(True, None), (False, "mine")])
+def test_a_size_for_a_tokenizer_that_is_there_already_is_refused(pretrained: bool, tokenizer: str | None) -> None:
+    config = ClassifierConfig(data="d.csv", tokenizer=tokenizer)
+    config.check_base(pretrained=pretrained)
+    with pytest.raises(UserError, match=f"--vocab 300 with .*{tokenizer or 'thimble'}"):
+        config.model_copy(update={"vocab": 300}).check_base(pretrained=pretrained)
+    config.model_copy(update={"vocab": 300, "tokenizer": None}).check_base(pretrained=False)
 
 
 def test_all_problems_are_reported_together_each_with_its_place(tmp_path: Path) -> None:
