@@ -281,3 +281,15 @@ def test_a_test_part_that_comes_with_the_set_counts_once(on_path: None) -> None:
     rows = {line.split(" | ")[0].strip("| "): line for line in transfer.table(found).splitlines() if " | 50 | " in line}
     assert "82.0 (73.3-88.3), 0.500" in rows["trec"]  # 82 of 100
     assert "82.0 (77.3-85.9), 0.500" in rows["rotten-tomatoes"]  # 246 of 300
+
+
+# --- how sure labels are ----------------------------------------------------------------------------------------------
+
+
+def test_labels_of_nearly_the_same_texts_are_compared(on_path: None) -> None:
+    near = [f"the delivery of parcel number {n} to the hotel by the river is late again" for n in (7, 88, 999)]
+    other = ["what a lovely warm evening it was in the garden!", "What a lovely warm evening it was in the garden"]
+    found = module("agreement").agreement([*near, *other, "nothing is like this"], [0, 0, 1, 1, 1, 0])
+    assert found.groups == 2
+    assert found.share == pytest.approx((1 / 3 + 1) / 2)  # one pair of three, and the only pair
+    assert found.chance == pytest.approx((2 / 5) ** 2 + (3 / 5) ** 2)

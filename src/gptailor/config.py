@@ -105,7 +105,7 @@ class RunConfig(BaseModel):
             raise UserError(f"--layers lora with --base {self.base}", expected="a pretrained base", hint="--layers all")
         given = f"--tokenizer {self.tokenizer}" if self.tokenizer else f"the pretrained base {self.base}"
         if (pretrained or self.tokenizer) and self.vocab != type(self).model_fields["vocab"].default:
-            raise UserError(f"--vocab {self.vocab} with {given}", hint="its tokenizer is there already; leave --vocab out")
+            raise UserError(f"--vocab {self.vocab} with {given}", hint="its tokenizer is made; leave --vocab out")
 
     @field_validator("*", mode="before")
     @classmethod

@@ -273,6 +273,30 @@ def test_a_title_above_a_table_does_not_make_it_one_column(tmp_path: Path) -> No
     assert table.dropped == [Dropped(1, "1 field where most rows have 2")]
 
 
+@pytest.mark.parametrize(
+    ("above", "sign"),
+    [
+        ("sep=;\r\n", ";"),  # as Excel writes it
+        ("Export of 3 May 2026\n\n", ","),
+        ("Export of 3 May 2026,\n,\n", ","),
+        ("Shop;\nmessages of spring 2026, all of them\n", ";"),
+    ],
+)
+def test_a_header_is_found_below_a_title(tmp_path: Path, above: str, sign: str) -> None:
+    rows = [("it came late again and was broken", "bad"), ("quick and kind, as always", "good")] * 6
+    body = "".join(f'"{text}"{sign}{label}\n' for text, label in rows)
+    table = read_table(write(tmp_path / "t.csv", f"{above}text{sign}label\n{body}"))
+    assert table.columns == {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
+    assert {found.reason for found in table.dropped} == {"stands above the header"}
+    assert f"row {len(table.dropped) + 1} is the header: text, label (--header no to change)" in table.said
+
+
+@pytest.mark.parametrize("first", ["Spring", "id,text,label"])
+def test_what_stands_above_rows_without_usual_names_is_no_title(tmp_path: Path, first: str) -> None:
+    table = read_table(write(tmp_path / "t.csv", f"{first}\nfine,a\nlate,b\ngone,b\n"))
+    assert {found.reason for found in table.dropped}.isdisjoint({"stands above the header"})
+
+
 def test_numbers_with_a_decimal_comma_have_a_name_above_them(tmp_path: Path) -> None:
     assert list(read_table(write(tmp_path / "t.csv", "wer;preis\nann;1,5\nbob;22,75\n")).columns) == ["wer", "preis"]
 

@@ -63,8 +63,9 @@ class _Grid:
         sample = list(islice(stream, _SAMPLE))
         good = [record.fields for record in sample if not record.problem]
         self.asked = header is not None
-        self.header = bool(good) and (_looks_like_header(good) if header is None else header)
-        self.width = len(good[0]) if self.header else _usual_width(good)[0]
+        self.above = 0 if self.asked else _rows_above_header(good)
+        self.header = bool(good) and (_looks_like_header(good[self.above :]) if header is None else header)
+        self.width = len(good[self.above]) if self.header else _usual_width(good)[0]
         if self.width > COLUMN_LIMIT:
             raise UserError(f"found {self.width:,} columns", expected=f"at most {COLUMN_LIMIT:,}")
         self.names: list[str] = []
@@ -72,11 +73,15 @@ class _Grid:
         self.lines: list[int] = []
         self.dropped: list[Dropped] = []
         self.misfits = 0  # rows dropped for a reason that may lie in how quotes are read
+        self._skipped = 0
         for record in chain(sample, stream):
             self._add(record)
 
     def _add(self, record: Record) -> None:
-        if record.problem or len(record.fields) != self.width:
+        if not record.problem and self._skipped < self.above:
+            self._skipped += 1
+            self.dropped.append(Dropped(record.line, "stands above the header"))
+        elif record.problem or len(record.fields) != self.width:
             self._drop(record)
         elif self.header and not self.names:
             self.names = record.fields
@@ -95,7 +100,8 @@ class _Grid:
         """The named columns; how they got their names is added to ``said``."""
         names = _column_names(self.names, said) if self.header else [f"column_{n + 1}" for n in range(self.width)]
         how = "as asked" if self.asked else f"--header {'no' if self.header else 'yes'} to change"
-        found = "the first row is the header:" if self.header else "no header, so the columns are"
+        header = f"row {self.above + 1}" if self.above else "the first row"
+        found = f"{header} is the header:" if self.header else "no header, so the columns are"
         said.append(f"{found} {listing(names)} ({how})")
         return dict(zip(names, self.values, strict=True))
 
@@ -273,6 +279,7 @@ def _usual_width(rows: list[list[str]]) -> tuple[int, float]:
 # --- header -----------------------------------------------------------------------------------------------------------
 
 _NAME = re.compile(r"[^\W\d][\w .:#/()-]{0,39}")
+_MOST_ABOVE = 10  # rows, of which one may be the header
 LONGEST_NAME = 60  # characters of a column beside one with a usual name
 _USUAL_NAME = re.compile(
     "(id|index|text|label|category|categorie|class|classe|tweet|comment|sentence|title|description|review|"
@@ -299,6 +306,21 @@ def _looks_like_header(rows: list[list[str]]) -> bool:
     if usual:
         return True
     return len(set(filled)) == len(filled) and any(map(_unlike, names, columns))
+
+
+def _rows_above_header(rows: list[list[str]]) -> int:
+    """How many rows hold a title, ``sep=;`` or nothing above a row of names; 0 where the first row may be one itself.
+
+    As names count only those that are usual: a first row with a hole may be a header over texts of which the first
+    looks like one too.
+    """
+    width = _usual_width(rows)[0]
+    for number, row in enumerate(rows[:_MOST_ABOVE]):
+        filled = [name for name in map(str.strip, row) if name]
+        named = any(map(_USUAL_NAME.fullmatch, filled))
+        if named or (len(row) == width and len(filled) > 1):
+            return number if named and len(row) == width and _looks_like_header(rows[number:]) else 0
+    return 0
 
 
 def _unlike(name: str, column: list[str]) -> bool:
