@@ -11,7 +11,7 @@ SAMPLE := src/gptailor/assets/sample
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(READY)  ## train, evaluate and use a classifier and an assistant on the samples (about two minutes)
+demo: $(READY)  ## train, evaluate and use a classifier and an assistant on the samples (a minute and a half)
 	@rm -rf $(DEMO) $(DEMO)-assistant
 	$(BIN)/gptailor train classifier $(SAMPLE)/messages.csv --out $(DEMO)
 	$(BIN)/gptailor predict $(DEMO) "The parcel came a day early, thank you!" \
