@@ -3,9 +3,9 @@
     python benchmarks/agreement.py DATA
 
 DATA is the folder of the data sets. Texts are nearly the same when the TF-IDF of their runs of two to four characters,
-numbers apart, has a cosine of 0.9 or more; texts that are linked by others are one group. Of each group it is told what
-share of its pairs have one label, and of all groups the mean, beside what labels drawn at random from those of the
-grouped texts would give. Where the two are close, no classifier can be far above the commonest label.
+numbers apart, has a cosine of 0.9 or more; texts that are linked by others are one group; exact repeats are left out
+first. Of each group it is told what share of its pairs have one label: the mean over the groups with its interval,
+beside the share when the same labels are dealt out among these texts at random.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from transfer import SETS
 
 from gptailor.config import ClassifierConfig, load_config
+from gptailor.evaluate.bootstrap import mean_with_interval
 from gptailor.tasks.prepare import prepare
 
 SIMILAR = 0.9
@@ -29,10 +30,16 @@ SIMILAR = 0.9
 
 @dataclass
 class Agreement:
-    """Groups of nearly the same texts, the share of pairs in a group with one label, and the same by chance."""
+    """How well labels agree in groups of nearly the same texts.
 
-    groups: int
-    share: float
+    Attributes:
+        shares: of each group, the share of its pairs with one label, in 0..1.
+        n_texts: in all groups.
+        chance: what ``shares`` would be on average with the same labels dealt out at random.
+    """
+
+    shares: list[float]
+    n_texts: int
     chance: float
 
 
@@ -44,11 +51,8 @@ def agreement(texts: Sequence[str], labels: Sequence[int]) -> Agreement:
     groups = [np.array(labels)[group_of == group] for group in np.flatnonzero(np.bincount(group_of) > 1)]
     if not groups:
         raise ValueError("no two texts are nearly the same")
-    return Agreement(
-        groups=len(groups),
-        share=float(np.mean([_pairs_with_one_label(group) for group in groups])),
-        chance=_chance(np.concatenate(groups)),
-    )
+    together = np.concatenate(groups)
+    return Agreement([_pairs_with_one_label(group) for group in groups], len(together), _pairs_with_one_label(together))
 
 
 def _pairs_with_one_label(labels: np.ndarray) -> float:
@@ -56,22 +60,22 @@ def _pairs_with_one_label(labels: np.ndarray) -> float:
     return float((counts * (counts - 1)).sum() / (len(labels) * (len(labels) - 1)))
 
 
-def _chance(labels: np.ndarray) -> float:
-    return float(np.square(np.bincount(labels) / len(labels)).sum())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="How sure the labels of a set are.")
     parser.add_argument("data", type=Path, help="folder of the data sets")
     folder = parser.parse_args().data
-    print("| data | texts | groups of nearly the same | pairs with one label, % | by chance |")
-    print("|---|---:|---:|---:|---:|")
+    print("| data | texts | groups of nearly the same | texts in them | pairs with one label, %, mean | by chance |")
+    print("|---|---:|---:|---:|---|---:|")
     for name, files in SETS.items():
         options = {key: str(folder / value) if "/" in value else value for key, value in files.items()}
         prepared = prepare(load_config(ClassifierConfig, None, {**options, "balance": "none"}))
         texts = [example.text for part in prepared.parts.values() for example in part]
         found = agreement(texts, [label for part in prepared.parts for label in prepared.labels(part)])
-        print(f"| {name} | {len(texts):,} | {found.groups} | {100 * found.share:.0f} | {100 * found.chance:.0f} |")
+        told = mean_with_interval(found.shares)
+        low, high = told["interval"] or (0.0, 1.0)
+        share = f"{100 * told['mean']:.0f} ({100 * low:.0f}-{100 * high:.0f})"
+        numbers = f"{len(texts):,} | {len(found.shares)} | {found.n_texts}"
+        print(f"| {name} | {numbers} | {share} | {100 * found.chance:.0f} |")
 
 
 if __name__ == "__main__":

@@ -84,8 +84,9 @@ def measure(folder: Path, name: str, size: str, way: str, seed: int) -> dict[str
 def table(results: list[dict[str, Any]]) -> str:
     """Mean accuracy over the seeds with its 95 % Wilson interval, and mean macro F1.
 
-    The interval is that of all the seeds' test texts together where each seed draws its own. A test part that comes
-    with the set counts once, however many models have read it: more seeds do not make it say more of other texts.
+    The interval is that of all the seeds' test texts together where each seed draws its own, of which some are drawn
+    more than once. A test part that comes with the set counts once, however many models have read it: more seeds do not
+    make it say more of other texts.
     """
     lines = ["| data | texts | " + " | ".join(WAYS) + " |", "|---|---:|" + "---|" * len(WAYS)]
     for name, size in product(SETS, SIZES):
@@ -97,7 +98,7 @@ def table(results: list[dict[str, Any]]) -> str:
                 continue
             right, n = sum(r["right"] for r in found), sum(r["n"] for r in found)
             times = len(found) if "test" in SETS[name] else 1
-            low, high = wilson_interval(round(right / times), n // times)
+            low, high = wilson_interval(right / times, n // times)
             f1 = sum(r["macro_f1"] for r in found) / len(found)
             cells.append(f"{100 * right / n:.1f} ({100 * low:.1f}-{100 * high:.1f}), {f1:.3f}")
         lines.append(f"| {name} | {size} | " + " | ".join(cells) + " |")

@@ -224,15 +224,6 @@ def test_the_base_decides_only_what_was_left_open(
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("pretrained", "tokenizer"), [(True, None), (False, "mine")])
-def test_a_size_for_a_tokenizer_that_is_there_already_is_refused(pretrained: bool, tokenizer: str | None) -> None:
-    config = ClassifierConfig(data="d.csv", tokenizer=tokenizer)
-    config.check_base(pretrained=pretrained)
-    with pytest.raises(UserError, match=f"--vocab 300 with .*{tokenizer or 'thimble'}"):
-        config.model_copy(update={"vocab": 300}).check_base(pretrained=pretrained)
-    config.model_copy(update={"vocab": 300, "tokenizer": None}).check_base(pretrained=False)
-
-
 def test_all_problems_are_reported_together_each_with_its_place(tmp_path: Path) -> None:
     told = refusal(tmp_path, "lrr: 3\n\nbatch_size: many\nsplit: bok\n", layers="x", pad_too="3", batch_size="-1")
     file = tmp_path / "run.yaml"

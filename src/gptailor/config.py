@@ -35,7 +35,6 @@ class RunConfig(BaseModel):
 
     base: str = option("random:tiny", "the model to start from: a folder, a name, or random:SIZE", group="Model")
     tokenizer: str | None = option(None, "a folder with a tokenizer, for a random base", group="Model")
-    vocab: int = option(8192, "tokens of the tokenizer trained on your texts, for a random base", group="Model", ge=257)
 
     layers: str | None = option(
         None, "what is trained: all, the last N blocks, or lora: adapters on a frozen base [all]", group="Model"
@@ -96,16 +95,9 @@ class RunConfig(BaseModel):
         return self
 
     def check_base(self, *, pretrained: bool) -> None:
-        """Raises ``UserError`` for what goes with random weights alone, or not with them.
-
-        Adapters on random weights would lie in a folder that could not name its base; a tokenizer is only trained
-        where there is none.
-        """
+        """Raises ``UserError`` when adapters are to be put on random weights, which no folder could name."""
         if self.layers == "lora" and not pretrained:
             raise UserError(f"--layers lora with --base {self.base}", expected="a pretrained base", hint="--layers all")
-        given = f"--tokenizer {self.tokenizer}" if self.tokenizer else f"the pretrained base {self.base}"
-        if (pretrained or self.tokenizer) and self.vocab != type(self).model_fields["vocab"].default:
-            raise UserError(f"--vocab {self.vocab} with {given}", hint="its tokenizer is made; leave --vocab out")
 
     @field_validator("*", mode="before")
     @classmethod
@@ -339,6 +331,8 @@ class BaseConfig(RunConfig):
     data: list[str] = option(..., "text or jsonl files; FILE@2 samples a file twice as often", group="Data")
     text: str = option("text", "key of a jsonl line that holds the text", group="Data")
     held_out: float = option(0.005, "share of the documents that is measured on", group="Data", gt=0, lt=0.5)
+
+    vocab: int = option(8192, "tokens of the tokenizer trained on the files, for a random base", group="Model", ge=257)
 
     tokens: int = option(10_000_000, "tokens to train on", group="Training", ge=1)
     optimizer: Literal["adamw", "muon"] = option(

@@ -288,13 +288,29 @@ def test_a_header_is_found_below_a_title(tmp_path: Path, above: str, sign: str) 
     table = read_table(write(tmp_path / "t.csv", f"{above}text{sign}label\n{body}"))
     assert table.columns == {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
     assert {found.reason for found in table.dropped} == {"stands above the header"}
-    assert f"row {len(table.dropped) + 1} is the header: text, label (--header no to change)" in table.said
+    line = above.count("\n") + 1
+    assert f"line {line} is the header: text, label (--header no to change)" in table.said
 
 
-@pytest.mark.parametrize("first", ["Spring", "id,text,label"])
-def test_what_stands_above_rows_without_usual_names_is_no_title(tmp_path: Path, first: str) -> None:
-    table = read_table(write(tmp_path / "t.csv", f"{first}\nfine,a\nlate,b\ngone,b\n"))
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Spring\nfine,a\nlate,b\ngone,b\n",  # no usual names
+        "id,text,label\nfine,a\nlate,b\ngone,b\n",
+        "where is my parcel\ncan i pay by card\nquestion\nopening hours\n",  # texts, of which one is a usual name
+        "where is my parcel,\ncan i pay by card,\ntopic,\nopening hours,\n",
+        "one, two, three, four\nnice answer,title\nfine,a\nlate,b\ngone,b\n",
+    ],
+)
+def test_texts_are_no_title(tmp_path: Path, content: str) -> None:
+    table = read_table(write(tmp_path / "t.csv", content))
     assert {found.reason for found in table.dropped}.isdisjoint({"stands above the header"})
+
+
+def test_a_title_does_not_speak_for_quotes(tmp_path: Path) -> None:
+    rows = [("fine", "a")] * 11 + [('"late', "b")] + [("gone", "b")] * 12
+    table = read_table(write(tmp_path / "t.csv", "Export\ntext,label\n" + "".join(f"{t},{y}\n" for t, y in rows)))
+    assert table.columns["text"] == [text for text, _ in rows]
 
 
 def test_numbers_with_a_decimal_comma_have_a_name_above_them(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_memory_stays_flat_on_ten_times_the_text(texts: Path, pretrained: Path, 
             for number in range(times):
                 opened.writelines(line.replace("number", f"number {number}") + "\n" for line in lines)
         config = {"data": [str(file)], "out": str(tmp_path / f"run{times}"), **TINY, "held_out": 0.001}
-        config |= {"tokenizer": str(pretrained), "vocab": 8192}  # as if it had not been given
+        config |= {"tokenizer": str(pretrained)}
         code = (
             "import json, resource, sys\n"
             "from rich.console import Console\n"
@@ -305,7 +305,7 @@ def test_the_optimizer_decides_what_moments_take(texts: Path, tmp_path: Path, mo
 
 
 def test_a_base_is_kept_in_bf16_and_trained_further(texts: Path, pretrained: Path, tmp_path: Path) -> None:
-    folder = pretrain(texts, tmp_path / "run", base=str(pretrained), vocab=8192, tokens=256, save_in="bf16")
+    folder = pretrain(texts, tmp_path / "run", base=str(pretrained), tokens=256, save_in="bf16")
     assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.bfloat16}
     before, after = (json.loads((place / "metrics.json").read_text()) for place in (pretrained, folder))
     assert after["validation_loss"] < before["validation_loss"] + 0.1, "it goes on from where the base was"

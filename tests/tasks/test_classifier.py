@@ -89,7 +89,7 @@ def test_the_saved_configuration_repeats_the_run(trained: Path, tmp_path: Path) 
 def test_the_kept_trunk_changes_nothing(
     trained: Path, moods: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layers: str
 ) -> None:
-    options = {"base": str(trained), "vocab": 1024, "layers": layers, "epochs": 1, "keep": "last"}
+    options = {"base": str(trained), "layers": layers, "epochs": 1, "keep": "last"}
     kept = load_file(run(moods, tmp_path / "kept", **options) / "model.safetensors")
     monkeypatch.setattr(feed, "keep_trunk", lambda *args: None)
     anew = load_file(run(moods, tmp_path / "anew", **options) / "model.safetensors")
@@ -127,7 +127,7 @@ def test_every_setting_trains_and_comes_back_the_same(
     trained: Path, moods: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     """The settings of the ablation table; the check at save compares the folder with the model in training."""
-    folder = run(moods, tmp_path / "run", base=str(trained), **({"vocab": 1024, "epochs": 1} | options))
+    folder = run(moods, tmp_path / "run", base=str(trained), **({"epochs": 1} | options))
     metrics = read(folder, "metrics.json")
     assert metrics["finished"] and metrics["self_check"]["max_difference"] <= 1e-4
     settings = gptailor.load(folder).settings

@@ -73,18 +73,19 @@ class _Grid:
         self.lines: list[int] = []
         self.dropped: list[Dropped] = []
         self.misfits = 0  # rows dropped for a reason that may lie in how quotes are read
-        self._skipped = 0
+        self._skipped, self._header_line = 0, 1
         for record in chain(sample, stream):
             self._add(record)
 
     def _add(self, record: Record) -> None:
         if not record.problem and self._skipped < self.above:
             self._skipped += 1
+            self.misfits += len(record.fields) != self.width  # a title speaks neither for quotes nor against them
             self.dropped.append(Dropped(record.line, "stands above the header"))
         elif record.problem or len(record.fields) != self.width:
             self._drop(record)
         elif self.header and not self.names:
-            self.names = record.fields
+            self.names, self._header_line = record.fields, record.line
         else:
             self.lines.append(record.line)
             for column, value in zip(self.values, record.fields, strict=True):
@@ -100,7 +101,7 @@ class _Grid:
         """The named columns; how they got their names is added to ``said``."""
         names = _column_names(self.names, said) if self.header else [f"column_{n + 1}" for n in range(self.width)]
         how = "as asked" if self.asked else f"--header {'no' if self.header else 'yes'} to change"
-        header = f"row {self.above + 1}" if self.above else "the first row"
+        header = f"line {self._header_line}" if self.above else "the first row"
         found = f"{header} is the header:" if self.header else "no header, so the columns are"
         said.append(f"{found} {listing(names)} ({how})")
         return dict(zip(names, self.values, strict=True))
@@ -279,7 +280,7 @@ def _usual_width(rows: list[list[str]]) -> tuple[int, float]:
 # --- header -----------------------------------------------------------------------------------------------------------
 
 _NAME = re.compile(r"[^\W\d][\w .:#/()-]{0,39}")
-_MOST_ABOVE = 10  # rows, of which one may be the header
+_HEADER_WITHIN = 10  # rows
 LONGEST_NAME = 60  # characters of a column beside one with a usual name
 _USUAL_NAME = re.compile(
     "(id|index|text|label|category|categorie|class|classe|tweet|comment|sentence|title|description|review|"
@@ -311,15 +312,15 @@ def _looks_like_header(rows: list[list[str]]) -> bool:
 def _rows_above_header(rows: list[list[str]]) -> int:
     """How many rows hold a title, ``sep=;`` or nothing above a row of names; 0 where the first row may be one itself.
 
-    As names count only those that are usual: a first row with a hole may be a header over texts of which the first
-    looks like one too.
+    The row of names must have two or more, one of them a usual one, and each row above it at most one cell: in a list
+    of texts, or a table with odd rows, a usual name may be a text.
     """
     width = _usual_width(rows)[0]
-    for number, row in enumerate(rows[:_MOST_ABOVE]):
+    for number, row in enumerate(rows[:_HEADER_WITHIN]):
         filled = [name for name in map(str.strip, row) if name]
-        named = any(map(_USUAL_NAME.fullmatch, filled))
-        if named or (len(row) == width and len(filled) > 1):
-            return number if named and len(row) == width and _looks_like_header(rows[number:]) else 0
+        if len(filled) > 1:
+            usual = len(row) == width and any(map(_USUAL_NAME.fullmatch, filled))
+            return number if usual and _looks_like_header(rows[number:]) else 0
     return 0
 
 

@@ -11,11 +11,12 @@ import numpy as np
 Interval = tuple[float, float]
 
 
-def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> Interval:
+def wilson_interval(correct: float, n: int, confidence: float = 0.95) -> Interval:
     """Interval of a proportion in [0, 1] (Wilson, 1927); ``wilson_interval(285, 300)`` is about (0.919, 0.969).
 
     Unlike the normal approximation it stays inside [0, 1] and keeps its width at 0 and at ``n`` correct. Nothing is
-    known about a proportion of nothing, so ``n == 0`` gives (0, 1).
+    known about a proportion of nothing, so ``n == 0`` gives (0, 1). ``correct`` may be a mean, of several models that
+    read the same ``n``.
 
     Raises:
         ValueError: if not ``0 <= correct <= n``.
