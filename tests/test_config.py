@@ -201,10 +201,12 @@ def test_a_value_means_the_same_in_the_file_and_as_a_flag(tmp_path: Path, name: 
         ((True, 4), 50, {"batch_size": 4, "accumulate": 4}, ("all", "probe", 5e-5, 25)),
         ((True, 4), 50, {"head": "random"}, ("all", "random", 5e-5, 29)),  # and 29 to have 200
         ((True, 4), 50, {"epochs": 3}, ("all", "probe", 5e-5, 3)),
-        ((True, 4), 2999, {}, ("all", "probe", 5e-5, 5)),
-        ((True, 4), 3000, {}, ("all", "probe", 5e-5, 2)),  # a thousand for each of three labels
-        ((True, 4), 3000, {"epochs": 4}, ("all", "probe", 5e-5, 4)),
-        ((True, 4), 3000, {"layers": "all", "head": "random"}, ("all", "random", 5e-5, 2)),
+        ((True, 4), 1999, {}, ("all", "probe", 5e-5, 5)),
+        ((True, 4), 2000, {}, ("all", "probe", 1e-4, 5)),
+        ((True, 4), 2999, {}, ("all", "probe", 1e-4, 5)),
+        ((True, 4), 3000, {}, ("all", "probe", 1e-4, 2)),  # a thousand for each of three labels
+        ((True, 4), 3000, {"epochs": 4}, ("all", "probe", 1e-4, 4)),
+        ((True, 4), 3000, {"layers": "all", "head": "random"}, ("all", "random", 1e-4, 2)),
         ((True, 4), 3000, {"layers": "1"}, ("1", "random", 3e-4, 5)),
         ((True, 4), 3000, {"layers": "lora"}, ("lora", "random", 8e-4, 5)),
         ((True, 12), 3000, {}, ("1", "random", 5e-5, 5)),

@@ -152,6 +152,7 @@ class TableConfig(RunConfig):
 LORA_OPTIONS = ("rank", "alpha", "dropout", "targets", "unfreeze", "rank_stabilised", "dora", "frozen_in")
 SMALL = 6  # blocks of a base that is trained whole
 FEWEST_STEPS, FEWEST_FROM_PROBE = 200, 100  # that the usual number of epochs is raised to
+MANY = 2000  # texts: with them a small base may go further from what it knows, and learns at twice the rate
 PLENTY = 1000  # texts for each label, on average: with 5 epochs of them a small base learns too much by heart
 USUAL = {  # what a classifier's options are when they are left to the base
     "random": {"layers": "all", "head": "random", "lr": 5e-4, "epochs": 10},
@@ -227,6 +228,8 @@ class ClassifierConfig(TableConfig):
         if kind == "small" and self.layers not in (None, "all"):
             kind = "small, in part"
         usual: dict[str, Any] = dict(USUAL["lora" if self.layers == "lora" else kind])
+        if kind == "small" and n_train >= MANY:
+            usual["lr"] = 1e-4
         if kind == "small" and n_train >= PLENTY * n_labels:
             usual["epochs"] = 2
         steps = -(-n_train // (self.batch_size * self.accumulate))
