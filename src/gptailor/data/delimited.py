@@ -61,11 +61,13 @@ class _Grid:
     def __init__(self, records: Iterable[Record], header: bool | None) -> None:
         stream = iter(records)
         sample = list(islice(stream, _SAMPLE))
-        good = [record.fields for record in sample if not record.problem]
+        whole = [record for record in sample if not record.problem]
+        good = [record.fields for record in whole]
         self.asked = header is not None
-        self.above = 0 if self.asked else _rows_above_header(good)
-        self.header = bool(good) and (_looks_like_header(good[self.above :]) if header is None else header)
-        self.width = len(good[self.above]) if self.header else _usual_width(good)[0]
+        above = 0 if self.asked else _rows_above_header(good)
+        self.header_line = whole[above].line if above else 0  # 0: the first row, if any; there is no title above it
+        self.header = bool(good) and (_looks_like_header(good[above:]) if header is None else header)
+        self.width = len(good[above]) if self.header else _usual_width(good)[0]
         if self.width > COLUMN_LIMIT:
             raise UserError(f"found {self.width:,} columns", expected=f"at most {COLUMN_LIMIT:,}")
         self.names: list[str] = []
@@ -73,19 +75,17 @@ class _Grid:
         self.lines: list[int] = []
         self.dropped: list[Dropped] = []
         self.misfits = 0  # rows dropped for a reason that may lie in how quotes are read
-        self._skipped, self._header_line = 0, 1
         for record in chain(sample, stream):
             self._add(record)
 
     def _add(self, record: Record) -> None:
-        if not record.problem and self._skipped < self.above:
-            self._skipped += 1
+        if not record.problem and record.line < self.header_line:
             self.misfits += len(record.fields) != self.width  # a title speaks neither for quotes nor against them
             self.dropped.append(Dropped(record.line, "stands above the header"))
         elif record.problem or len(record.fields) != self.width:
             self._drop(record)
         elif self.header and not self.names:
-            self.names, self._header_line = record.fields, record.line
+            self.names = record.fields
         else:
             self.lines.append(record.line)
             for column, value in zip(self.values, record.fields, strict=True):
@@ -101,7 +101,7 @@ class _Grid:
         """The named columns; how they got their names is added to ``said``."""
         names = _column_names(self.names, said) if self.header else [f"column_{n + 1}" for n in range(self.width)]
         how = "as asked" if self.asked else f"--header {'no' if self.header else 'yes'} to change"
-        header = f"line {self._header_line}" if self.above else "the first row"
+        header = f"line {self.header_line}" if self.header_line else "the first row"
         found = f"{header} is the header:" if self.header else "no header, so the columns are"
         said.append(f"{found} {listing(names)} ({how})")
         return dict(zip(names, self.values, strict=True))
